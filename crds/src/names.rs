@@ -1,0 +1,34 @@
+//! Labels, annotations and other names that Berth writes on objects. An admission policy keeps
+//! everybody but the operator from writing those under `berth.dev/` on pods.
+
+/// The API group.
+pub const GROUP: &str = "berth.dev";
+
+/// Field manager of server-side apply, and the component named in events.
+pub const MANAGER: &str = "berth-operator";
+
+/// Standard label: who manages an object. Always [`MANAGER`].
+pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Standard label: what an object is an instance of. The LLMDeployment's name.
+pub const LABEL_INSTANCE: &str = "app.kubernetes.io/instance";
+/// Standard label: the application. Always `llm`.
+pub const LABEL_NAME: &str = "app.kubernetes.io/name";
+
+/// The LLMDeployment that an object belongs to.
+pub const LABEL_DEPLOYMENT: &str = "berth.dev/deployment";
+/// The revision that a pod was rendered from: the hash in the ControllerRevision's name.
+pub const LABEL_REVISION: &str = "berth.dev/revision";
+/// The replica that a pod is, counted from 0.
+pub const LABEL_REPLICA: &str = "berth.dev/replica";
+/// The rank of a pod in its replica, counted from 0. Rank 0 leads and serves.
+pub const LABEL_RANK: &str = "berth.dev/rank";
+/// The attempt at this replica that a pod is, counted from 0.
+pub const LABEL_ATTEMPT: &str = "berth.dev/attempt";
+
+/// On a pod, as JSON: what it takes on its node.
+pub const ANNOTATION_CLAIM: &str = "berth.dev/claim";
+/// On a ControllerRevision, as JSON: the user's pod-relevant fields it was made from.
+pub const ANNOTATION_SPEC: &str = "berth.dev/spec";
+
+/// Label of a node: the rack that it stands in.
+pub const LABEL_RACK: &str = "topology.berth.dev/rack";

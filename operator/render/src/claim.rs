@@ -1,0 +1,17 @@
+//! What a replica takes on one node, as it stands on the pod.
+
+use berth_units::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// The claim of one pod. Written on it as the annotation `berth.dev/claim`: the pods are the
+/// ledger. It counts only beside the pod's own resource requests, never against them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Claim {
+    /// Whole GPUs.
+    pub gpus: u32,
+    /// Bytes claimed on each: the usable VRAM of the GPU, as exclusive claims take all of it.
+    pub bytes_per_gpu: Bytes,
+    /// Product of the GPUs, as the node's labels name it.
+    pub product: String,
+}

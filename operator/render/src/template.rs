@@ -1,0 +1,181 @@
+//! The frozen choices of a revision.
+
+use std::collections::BTreeMap;
+
+use berth_crds::llm_deployment::{
+    EngineType, EnvVar, KvCacheDtype, PullPolicy, Toleration, Vendor,
+};
+use berth_units::{Bytes, MilliCpu};
+use serde::{Deserialize, Serialize};
+
+/// All that the pods of one revision have in common, resolved and frozen. Kept as JSON in a
+/// ControllerRevision, so every field added later needs a serde default that renders the same
+/// pods as before.
+///
+/// Node, replica count and the fraction of VRAM are not in here: they are no part of a revision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Template {
+    /// Where the model's files are.
+    pub source: ModelSource,
+    /// Secret with the source's credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_secret: Option<String>,
+    /// The name that clients put into the request's `model`.
+    pub served_name: String,
+    /// Whether the engine may run code that comes with the model.
+    #[serde(default)]
+    pub trust_remote_code: bool,
+    /// The engine.
+    pub engine: EngineTemplate,
+    /// Vendor of the GPUs.
+    pub vendor: Vendor,
+    /// Products that will do. Empty: any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub products: Vec<String>,
+    /// GPUs of one replica.
+    pub gpus: u32,
+    /// GPUs that share every layer.
+    pub tensor: u32,
+    /// The longest context in tokens.
+    pub context_length: u32,
+    /// Requests of full context length that the KV cache holds at least.
+    pub max_concurrency: u32,
+    /// Size of all weights in bytes.
+    pub weight_bytes: Bytes,
+    /// What one GPU must hold.
+    pub estimate: Estimate,
+    /// CPU, memory and storage.
+    pub resources: Resources,
+    /// How long the engine may take until it answers.
+    pub startup_timeout_seconds: u32,
+    /// How long a pod may go on with its requests when it is stopped.
+    pub shutdown_grace_seconds: u32,
+    /// Labels that a node must have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints that do not keep replicas away, as the user gave them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tolerations: Vec<Toleration>,
+    /// Priority class of the pods.
+    pub priority_class: String,
+    /// Runtime class of the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime_class: Option<String>,
+    /// Secrets for image registries.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub image_pull_secrets: Vec<String>,
+    /// Labels that the user adds.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pod_labels: BTreeMap<String, String>,
+    /// Annotations that the user adds.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pod_annotations: BTreeMap<String, String>,
+}
+
+/// Where a model's files are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "type")]
+pub enum ModelSource {
+    /// The Hugging Face hub.
+    Hub {
+        /// `ORG/NAME`.
+        repository: String,
+        /// Branch, tag or commit.
+        revision: String,
+        /// One file of many, by name or pattern.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        files: Option<String>,
+    },
+    /// An OCI artifact, mounted as an image volume.
+    Oci {
+        /// `REGISTRY/REPOSITORY[:TAG][@DIGEST]`.
+        reference: String,
+        /// One file of many, by name or pattern.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        files: Option<String>,
+    },
+    /// An S3 bucket.
+    S3 {
+        /// Bucket.
+        bucket: String,
+        /// Key prefix, without a slash at either end.
+        prefix: String,
+        /// One file of many, by name or pattern.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        files: Option<String>,
+    },
+    /// A PersistentVolumeClaim of the same namespace.
+    Pvc {
+        /// Name of the claim.
+        claim: String,
+        /// Path in it, without a slash at either end; empty for its root.
+        path: String,
+        /// One file of many, by name or pattern.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        files: Option<String>,
+    },
+}
+
+/// The engine of a revision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EngineTemplate {
+    /// Which engine.
+    #[serde(rename = "type")]
+    pub type_: EngineType,
+    /// Its image.
+    pub image: String,
+    /// When the image is pulled.
+    pub image_pull_policy: PullPolicy,
+    /// The user's arguments, after Berth's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    /// The user's environment variables.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<EnvVar>,
+    /// How keys and values are stored.
+    pub kv_cache_dtype: KvCacheDtype,
+    /// Sequences in one batch (vLLM's `--max-num-seqs`).
+    pub max_num_seqs: u32,
+    /// Tokens in one batch (vLLM's `--max-num-batched-tokens`).
+    pub max_num_batched_tokens: u32,
+}
+
+/// What one GPU must hold, in bytes; the parts are those of the estimator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Estimate {
+    /// Weights.
+    pub weights: Bytes,
+    /// KV cache.
+    pub kv_cache: Bytes,
+    /// Activations at their peak.
+    pub activation: Bytes,
+    /// Context and communication buffers.
+    pub non_torch: Bytes,
+    /// CUDA graphs.
+    pub graphs: Bytes,
+    /// Margin for the error of the estimate.
+    pub margin: Bytes,
+    /// What one GPU must have: the sum, or the user's own figure.
+    pub total: Bytes,
+    /// KV cache that one token takes.
+    pub kv_bytes_per_token: Bytes,
+    /// What the estimate rests on.
+    pub basis: String,
+}
+
+/// CPU, memory and storage of one pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Resources {
+    /// CPU.
+    pub cpu: MilliCpu,
+    /// Main memory, shared memory included.
+    pub memory: Bytes,
+    /// Size of `/dev/shm`.
+    pub shared_memory: Bytes,
+    /// Disk on the node.
+    pub ephemeral_storage: Bytes,
+}
