@@ -1,1 +1,43 @@
-//! placeholder
+//! How much VRAM a model needs on each GPU, and what would fit.
+//!
+//! Pure: no clock, no network, no Kubernetes. The controller, the command line and the benchmarks
+//! all call [`estimate`] with plain values: facts about the model ([`ModelFacts`]), what is asked
+//! of it ([`Workload`]), and over how many GPUs it is spread ([`Parallelism`]). Facts come from the
+//! manifest or from the embedded [`catalogue()`].
+//!
+//! The answer is a [`Breakdown`] per GPU: weights, KV cache, activation, memory outside the
+//! framework's allocator, graphs, and an explicit margin. Each constant is documented where it
+//! stands, with where it comes from; [`Basis`] says how good the data behind an answer is.
+//!
+//! The chapters: [`ModelFacts`] and their check, parameter counts, weights (per quantisation),
+//! KV cache, one file per engine's overheads, the estimate that adds them up, and the searches
+//! ([`max_context`], [`max_concurrency`], [`tensor_degrees`]) built on it.
+
+mod catalogue;
+mod engine;
+mod error;
+mod estimate;
+mod facts;
+mod fit;
+mod gguf;
+mod kv;
+mod margin;
+mod parallelism;
+mod parameters;
+mod quantization;
+mod validate;
+mod weights;
+mod workload;
+
+pub use catalogue::{Catalogue, Entry, Format, catalogue};
+pub use error::{EstimateError, InvalidFact};
+pub use estimate::{Basis, Breakdown, Estimate, Vendor, estimate};
+pub use facts::{Mla, ModelFacts, Moe, Recurrent, Window};
+pub use fit::{max_concurrency, max_context};
+pub use gguf::GgufType;
+pub use kv::kv_cache;
+pub use parallelism::{Parallelism, tensor_degrees};
+pub use parameters::{counted_parameters, parameters};
+pub use quantization::Quantization;
+pub use weights::weights;
+pub use workload::{Engine, KvDtype, Workload};

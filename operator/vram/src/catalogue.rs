@@ -1,0 +1,160 @@
+//! The embedded catalogue of well-known open models.
+//!
+//! The last resort where a model's facts are given neither by the manifest nor by its files: it
+//! works without any network. Each entry cites where its `config.json` was read. A GGUF repository
+//! names the model that it was made from; the type comes from the file's name.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::LazyLock,
+};
+
+use serde::Deserialize;
+
+use crate::{GgufType, ModelFacts, Quantization};
+
+/// What a checkpoint is stored as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// Safetensors, with a `config.json`.
+    Safetensors,
+    /// GGUF.
+    Gguf,
+}
+
+/// A model that the catalogue knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The repository, spelled as its owner does: `Qwen/Qwen2.5-7B-Instruct`.
+    pub id: String,
+    /// What is known about the model.
+    pub facts: ModelFacts,
+    /// The licence: an SPDX identifier where there is one, else its name.
+    pub licence: String,
+    /// Where the facts were read.
+    pub source: String,
+    /// What the checkpoint is stored as.
+    pub format: Format,
+    /// The commit that the facts were read at, where that matters.
+    pub revision: Option<String>,
+}
+
+/// All models that the catalogue knows.
+#[derive(Debug)]
+pub struct Catalogue {
+    safetensors: HashMap<String, Entry>,
+    gguf: HashMap<String, BTreeMap<GgufType, Entry>>,
+}
+
+/// The catalogue, one file a family of models.
+pub fn catalogue() -> &'static Catalogue {
+    static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| Catalogue::from_files(FILES));
+    &CATALOGUE
+}
+
+const FILES: &[(&str, &str)] = &[];
+
+/// One entry of a file.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Model {
+    id: String,
+    /// Other repositories with the same architecture, size and storage.
+    #[serde(default)]
+    aliases: Vec<String>,
+    /// GGUF repositories made from it.
+    #[serde(default)]
+    gguf: Vec<String>,
+    licence: String,
+    source: String,
+    #[serde(default)]
+    revision: Option<String>,
+    facts: ModelFacts,
+}
+
+impl Catalogue {
+    fn from_files(files: &[(&str, &str)]) -> Self {
+        let mut catalogue = Self { safetensors: HashMap::new(), gguf: HashMap::new() };
+        for (name, text) in files {
+            let models: Vec<Model> = serde_json::from_str(text)
+                .unwrap_or_else(|error| panic!("the embedded catalogue's {name}: {error}"));
+            for model in models {
+                catalogue.add(model);
+            }
+        }
+        catalogue
+    }
+
+    fn add(&mut self, model: Model) {
+        let Model { id, aliases, gguf, licence, source, revision, facts } = model;
+        let entry = Entry { id, facts, licence, source, format: Format::Safetensors, revision };
+        for repository in gguf {
+            let files = GgufType::ALL.iter().map(|&kind| (kind, entry.as_gguf(&repository, kind)));
+            self.gguf.insert(repository.to_lowercase(), files.collect());
+        }
+        for id in aliases {
+            let alias = Entry { id: id.clone(), revision: None, ..entry.clone() };
+            self.safetensors.insert(id.to_lowercase(), alias);
+        }
+        self.safetensors.insert(entry.id.to_lowercase(), entry);
+    }
+
+    /// The entry of a repository, whatever its case, with or without `hf://` and a revision after
+    /// `@`. A GGUF repository needs `file` (a name or a pattern such as `*Q4_K_M.gguf`), from which
+    /// the type is read.
+    pub fn find(&self, uri_or_repo: &str, file: Option<&str>) -> Option<&Entry> {
+        let key = key(uri_or_repo);
+        if let Some(types) = self.gguf.get(&key) {
+            return types.get(&GgufType::from_file_name(file?)?);
+        }
+        self.safetensors.get(&key)
+    }
+
+    /// Whether this is a GGUF repository that the catalogue knows (so that a file has to be named).
+    pub fn is_gguf(&self, uri_or_repo: &str) -> bool {
+        self.gguf.contains_key(&key(uri_or_repo))
+    }
+
+    /// The safetensors entries, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.safetensors.values()
+    }
+
+    /// How many repositories the catalogue knows, GGUF ones included.
+    pub fn len(&self) -> usize {
+        self.safetensors.len() + self.gguf.len()
+    }
+
+    /// Whether it knows none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Entry {
+    /// The entry for a GGUF file of this type, made from this model.
+    fn as_gguf(&self, repository: &str, kind: GgufType) -> Self {
+        let quantization = Quantization::Gguf(kind);
+        Self {
+            id: repository.to_owned(),
+            // The text model alone: projectors and prediction heads are files of their own.
+            facts: ModelFacts {
+                quantization,
+                parameters: None,
+                other_parameters: 0,
+                weight_bytes: None,
+                ..self.facts.clone()
+            },
+            format: Format::Gguf,
+            revision: None,
+            ..self.clone()
+        }
+    }
+}
+
+fn key(uri_or_repo: &str) -> String {
+    let repository = uri_or_repo.trim();
+    let repository = repository.strip_prefix("hf://").unwrap_or(repository);
+    let repository = repository.split('@').next().unwrap_or(repository);
+    repository.trim_end_matches('/').to_lowercase()
+}

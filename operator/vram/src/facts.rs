@@ -1,0 +1,154 @@
+//! What has to be known about a model: the numbers of its `config.json`, under Berth's names.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Quantization;
+
+/// The architecture of a model, as far as memory depends on it.
+///
+/// The names in parentheses are those of a Hugging Face `config.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ModelFacts {
+    /// All parameters, as published; without it they are counted from the architecture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<u64>,
+    /// Layers (`num_hidden_layers`).
+    pub layers: u32,
+    /// Width of the hidden state (`hidden_size`).
+    pub hidden_size: u32,
+    /// Width of the dense feed-forward layers (`intermediate_size`); 0 if every layer has experts.
+    pub intermediate_size: u32,
+    /// Query heads (`num_attention_heads`).
+    pub attention_heads: u32,
+    /// Key and value heads (`num_key_value_heads`); equal to the query heads without grouping.
+    pub kv_heads: u32,
+    /// Width of one head (`head_dim`, or `hidden_size / num_attention_heads`).
+    pub head_dim: u32,
+    /// Size of the vocabulary (`vocab_size`).
+    pub vocab_size: u32,
+    /// Longest context in tokens (`max_position_embeddings`).
+    pub max_context: u32,
+    /// Whether input and output share one embedding table (`tie_word_embeddings`).
+    #[serde(default)]
+    pub tied_embeddings: bool,
+    /// Whether the feed-forward layers have a gate: three matrices instead of two. Nearly all do;
+    /// GPT-2, Phi-2, Falcon and StarCoder do not.
+    #[serde(default = "yes")]
+    pub gated: bool,
+    /// Parameters outside the language model's layers that are loaded too (a vision tower and its
+    /// projector). Never quantised.
+    #[serde(default)]
+    pub other_parameters: u64,
+    /// Multi-head latent attention, as DeepSeek and Kimi have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mla: Option<Mla>,
+    /// Mixture of experts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moe: Option<Moe>,
+    /// Layers that look back over a window only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Window>,
+    /// Layers with a recurrent state instead of a KV cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recurrent: Option<Recurrent>,
+    /// How the weights are stored.
+    #[serde(default)]
+    pub quantization: Quantization,
+    /// The checkpoint's exact size in bytes (the sum of its tensors), where known. Goes before
+    /// everything that is counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_bytes: Option<u64>,
+}
+
+/// Multi-head latent attention: one compressed vector a token and layer instead of keys and values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Mla {
+    /// Width of the compressed vector (`kv_lora_rank`).
+    pub kv_lora_rank: u32,
+    /// Part of a head that carries the position (`qk_rope_head_dim`).
+    pub qk_rope_head_dim: u32,
+    /// Part of a head that does not (`qk_nope_head_dim`).
+    pub qk_nope_head_dim: u32,
+    /// Width of a value head (`v_head_dim`).
+    pub v_head_dim: u32,
+    /// Width of the compressed query (`q_lora_rank`); absent where queries are not compressed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub q_lora_rank: Option<u32>,
+    /// What a sparse attention indexer adds to the cache, in bytes a token and layer: 132 for
+    /// DeepSeek-V3.2, 0 without one.
+    #[serde(default)]
+    pub indexer_bytes_per_token: u32,
+}
+
+/// Mixture of experts in all layers but the first `dense_layers` (or every so many: only the
+/// number matters here).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Moe {
+    /// Routed experts a layer (`num_experts`, `num_local_experts`, `n_routed_experts`).
+    pub experts: u32,
+    /// Experts that each token goes through (`num_experts_per_tok`).
+    pub experts_per_token: u32,
+    /// Width of an expert (`moe_intermediate_size`).
+    pub expert_intermediate_size: u32,
+    /// Experts that every token goes through (`n_shared_experts`).
+    #[serde(default)]
+    pub shared_experts: u32,
+    /// Width of a shared expert, where it differs from that of the routed ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_expert_intermediate_size: Option<u32>,
+    /// Layers with a dense feed-forward layer instead (`first_k_dense_replace`).
+    #[serde(default)]
+    pub dense_layers: u32,
+}
+
+/// Sliding-window or chunked attention in some of the layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Window {
+    /// Tokens a windowed layer looks back over (`sliding_window`, `attention_chunk_size`).
+    pub tokens: u32,
+    /// How many of the layers are windowed.
+    pub windowed_layers: u32,
+}
+
+/// Mamba, gated `DeltaNet` and their like, mixed with some layers of attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Recurrent {
+    /// The layers that do have a KV cache.
+    pub attention_layers: u32,
+    /// Size of the state of all recurrent layers together, in bytes a sequence.
+    pub state_bytes_per_sequence: u64,
+}
+
+impl ModelFacts {
+    /// The layers that keep keys and values (or MLA's compressed vector).
+    pub(crate) fn kv_layers(&self) -> u32 {
+        self.recurrent.map_or(self.layers, |recurrent| recurrent.attention_layers)
+    }
+
+    /// Of those, the ones that keep them for a window only.
+    pub(crate) fn windowed_layers(&self) -> u32 {
+        self.window.map_or(0, |window| window.windowed_layers.min(self.kv_layers()))
+    }
+
+    /// The layers with experts.
+    pub(crate) fn expert_layers(&self) -> u32 {
+        self.moe.map_or(0, |moe| self.layers.saturating_sub(moe.dense_layers))
+    }
+}
+
+impl Moe {
+    /// The width of all shared experts of a layer together.
+    pub(crate) fn shared_width(&self) -> u64 {
+        let width = self.shared_expert_intermediate_size.unwrap_or(self.expert_intermediate_size);
+        u64::from(self.shared_experts) * u64::from(width)
+    }
+}
+
+const fn yes() -> bool {
+    true
+}

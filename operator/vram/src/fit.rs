@@ -1,0 +1,59 @@
+//! The other way round: how much context, or how many sequences, fit into a GPU's memory.
+
+use berth_units::Bytes;
+
+use crate::{ModelFacts, Parallelism, Workload, estimate};
+
+/// Contexts are found in steps of this many tokens.
+const STEP: u32 = 16;
+
+/// The longest context that fits into `usable` bytes a GPU, margin included, with the concurrency
+/// of `workload` (its own context does not matter): the model's maximum, or a multiple of 16 tokens
+/// below it. `None` if nothing fits or the request is not valid.
+pub fn max_context(
+    facts: &ModelFacts,
+    workload: &Workload,
+    parallelism: Parallelism,
+    usable: Bytes,
+) -> Option<u32> {
+    let fits = |context_length: u32| {
+        let workload = Workload { context_length, ..workload.clone() };
+        estimate(facts, &workload, parallelism).is_ok_and(|e| e.per_gpu.total() <= usable)
+    };
+    if fits(facts.max_context) {
+        return Some(facts.max_context);
+    }
+    let steps = last(facts.max_context / STEP, |steps| fits(steps * STEP));
+    (steps > 0).then_some(steps * STEP)
+}
+
+/// The most sequences of `workload`'s context that fit into `usable` bytes a GPU, margin included
+/// (its own concurrency does not matter). Zero if not even one does.
+pub fn max_concurrency(
+    facts: &ModelFacts,
+    workload: &Workload,
+    parallelism: Parallelism,
+    usable: Bytes,
+) -> u32 {
+    /// More than any engine runs at once.
+    const MOST: u32 = 1 << 20;
+    last(MOST, |max_concurrency| {
+        let workload = Workload { max_concurrency, ..workload.clone() };
+        estimate(facts, &workload, parallelism).is_ok_and(|e| e.per_gpu.total() <= usable)
+    })
+}
+
+/// The largest number up to `most` for which `holds`, where it holds for all smaller ones too; 0 if
+/// it holds for none.
+fn last(most: u32, holds: impl Fn(u32) -> bool) -> u32 {
+    let (mut yes, mut no) = (0, u64::from(most) + 1);
+    while u64::from(yes) + 1 < no {
+        let middle = u32::try_from(u64::midpoint(u64::from(yes), no)).unwrap_or(most);
+        if holds(middle) {
+            yes = middle;
+        } else {
+            no = u64::from(middle);
+        }
+    }
+    yes
+}

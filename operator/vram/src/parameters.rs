@@ -1,0 +1,129 @@
+//! Counting a model's parameters from its architecture.
+//!
+//! The counts are kept apart by what becomes of them: what is quantised and what is not, what
+//! tensor parallelism divides and what it repeats. Biases are left out (under 0.01 %).
+
+use crate::{Mla, ModelFacts};
+
+/// Parameters by what becomes of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// The input embedding table.
+    pub embedding: u64,
+    /// The output layer; zero if it shares the table.
+    pub output: u64,
+    /// Attention, without what stands in the next two.
+    pub attention: u64,
+    /// Projections to keys and values: repeated where there are more GPUs than heads.
+    pub kv_projection: u64,
+    /// MLA's projections to the compressed vectors: the same on every GPU.
+    pub latent_projection: u64,
+    /// Dense feed-forward layers and shared experts.
+    pub dense: u64,
+    /// Routed experts.
+    pub experts: u64,
+    /// Routers and norms: the same on every GPU, never quantised.
+    pub replicated: u64,
+    /// Vision towers and the like.
+    pub other: u64,
+}
+
+impl Counts {
+    /// Counts `facts`. Saturates: validated facts never get near.
+    pub(crate) fn of(facts: &ModelFacts) -> Self {
+        let hidden = facts.hidden_size;
+        let table = product(&[facts.vocab_size, hidden]);
+        let layers = u64::from(facts.layers);
+        let matrices = if facts.gated { 3 } else { 2 };
+        let expert_layers = u64::from(facts.expert_layers());
+        let dense_layers = layers - expert_layers;
+
+        let mut counts = Self {
+            embedding: table,
+            output: if facts.tied_embeddings { 0 } else { table },
+            dense: product(&[matrices, hidden, facts.intermediate_size])
+                .saturating_mul(dense_layers),
+            // Two norms a layer and one at the end.
+            replicated: product(&[2, hidden]).saturating_mul(layers) + u64::from(hidden),
+            other: facts.other_parameters,
+            ..Self::default()
+        };
+        counts.add_attention(facts, layers);
+        if let Some(moe) = facts.moe {
+            let expert = product(&[matrices, hidden, moe.expert_intermediate_size]);
+            let shared = product(&[matrices, hidden]).saturating_mul(moe.shared_width());
+            counts.experts =
+                expert.saturating_mul(u64::from(moe.experts)).saturating_mul(expert_layers);
+            counts.dense = counts.dense.saturating_add(shared.saturating_mul(expert_layers));
+            counts.replicated = counts
+                .replicated
+                .saturating_add(product(&[hidden, moe.experts]).saturating_mul(expert_layers));
+        }
+        counts
+    }
+
+    fn add_attention(&mut self, facts: &ModelFacts, layers: u64) {
+        let (hidden, heads) = (facts.hidden_size, facts.attention_heads);
+        match facts.mla {
+            Some(mla) => {
+                let (attention, latent) = mla_layer(hidden, heads, &mla);
+                self.attention = attention.saturating_mul(layers);
+                self.latent_projection = latent.saturating_mul(layers);
+            }
+            None => {
+                self.attention =
+                    product(&[2, hidden, heads, facts.head_dim]).saturating_mul(layers);
+                self.kv_projection =
+                    product(&[2, hidden, facts.kv_heads, facts.head_dim]).saturating_mul(layers);
+            }
+        }
+    }
+
+    /// All of them.
+    pub(crate) fn total(&self) -> u64 {
+        [
+            self.embedding,
+            self.output,
+            self.attention,
+            self.kv_projection,
+            self.latent_projection,
+            self.dense,
+            self.experts,
+            self.replicated,
+            self.other,
+        ]
+        .into_iter()
+        .fold(0, u64::saturating_add)
+    }
+}
+
+/// One layer of MLA: what is divided among GPUs, and what is the same on all.
+fn mla_layer(hidden: u32, heads: u32, mla: &Mla) -> (u64, u64) {
+    let query = mla.qk_nope_head_dim.saturating_add(mla.qk_rope_head_dim);
+    let key_value = mla.qk_nope_head_dim.saturating_add(mla.v_head_dim);
+    let compressed = mla.kv_lora_rank.saturating_add(mla.qk_rope_head_dim);
+    let (query_up, query_down) = match mla.q_lora_rank {
+        Some(rank) => (product(&[rank, heads, query]), product(&[hidden, rank])),
+        None => (product(&[hidden, heads, query]), 0),
+    };
+    let divided = query_up
+        .saturating_add(product(&[mla.kv_lora_rank, heads, key_value]))
+        .saturating_add(product(&[heads, mla.v_head_dim, hidden]));
+    (divided, query_down.saturating_add(product(&[hidden, compressed])))
+}
+
+/// A product that saturates.
+pub(crate) fn product(factors: &[u32]) -> u64 {
+    factors.iter().fold(1, |product: u64, &factor| product.saturating_mul(u64::from(factor)))
+}
+
+/// All parameters of the model: as published where the facts say so, else counted.
+pub fn parameters(facts: &ModelFacts) -> u64 {
+    facts.parameters.unwrap_or_else(|| counted_parameters(facts))
+}
+
+/// All parameters, counted from the architecture whatever the facts say. Recurrent layers are
+/// counted as if they were attention: give `parameters` for such models.
+pub fn counted_parameters(facts: &ModelFacts) -> u64 {
+    Counts::of(facts).total()
+}

@@ -1,0 +1,153 @@
+//! Checks that facts about a model can be true, field by field.
+
+use crate::{InvalidFact, Mla, ModelFacts, Moe, Quantization};
+
+/// Far beyond any model there is, and small enough that no product of them overflows unnoticed.
+mod limit {
+    pub const LAYERS: u32 = 10_000;
+    pub const WIDTH: u32 = 1 << 20;
+    pub const HEADS: u32 = 1 << 16;
+    pub const HEAD_DIM: u32 = 1 << 14;
+    pub const VOCABULARY: u32 = 1 << 24;
+    pub const EXPERTS: u32 = 1 << 16;
+    /// 2^50 parameters or bytes: a thousand times the largest model.
+    pub const TOTAL: u64 = 1 << 50;
+}
+
+impl ModelFacts {
+    /// Checks every field, and says which one is wrong and why.
+    pub fn validate(&self) -> Result<(), InvalidFact> {
+        within("layers", self.layers, 1, limit::LAYERS)?;
+        within("hiddenSize", self.hidden_size, 1, limit::WIDTH)?;
+        within("attentionHeads", self.attention_heads, 1, limit::HEADS)?;
+        within("kvHeads", self.kv_heads, 1, limit::HEADS)?;
+        within("headDim", self.head_dim, 1, limit::HEAD_DIM)?;
+        within("vocabSize", self.vocab_size, 1, limit::VOCABULARY)?;
+        within("maxContext", self.max_context, 1, u32::MAX)?;
+        within("intermediateSize", self.intermediate_size, 0, limit::WIDTH)?;
+        if self.kv_heads > self.attention_heads {
+            return problem(
+                "kvHeads",
+                format!(
+                    "is {}, more than the {} attention heads",
+                    self.kv_heads, self.attention_heads
+                ),
+            );
+        }
+        if !self.attention_heads.is_multiple_of(self.kv_heads) {
+            return problem(
+                "kvHeads",
+                format!(
+                    "is {}, which does not divide the {} attention heads",
+                    self.kv_heads, self.attention_heads
+                ),
+            );
+        }
+        if let Some(mla) = &self.mla {
+            check_mla(mla)?;
+        }
+        if let Some(moe) = &self.moe {
+            check_moe(moe, self.layers)?;
+        }
+        if self.intermediate_size == 0 && self.expert_layers() < self.layers {
+            return problem("intermediateSize", "is 0, but there are layers without experts");
+        }
+        self.check_layer_kinds()?;
+        check_quantization(self.quantization)?;
+        self.check_totals()
+    }
+
+    fn check_layer_kinds(&self) -> Result<(), InvalidFact> {
+        if let Some(recurrent) = self.recurrent {
+            within("recurrent.attentionLayers", recurrent.attention_layers, 0, self.layers)?;
+            total("recurrent.stateBytesPerSequence", recurrent.state_bytes_per_sequence)?;
+            if self.parameters.is_none() && self.weight_bytes.is_none() {
+                return problem(
+                    "parameters",
+                    "is missing: recurrent layers cannot be counted, give parameters or weightBytes",
+                );
+            }
+        }
+        if let Some(window) = self.window {
+            within("window.tokens", window.tokens, 1, u32::MAX)?;
+            within("window.windowedLayers", window.windowed_layers, 0, self.kv_layers())?;
+        }
+        Ok(())
+    }
+
+    fn check_totals(&self) -> Result<(), InvalidFact> {
+        total("otherParameters", self.other_parameters)?;
+        if let Some(parameters) = self.parameters {
+            if parameters == 0 {
+                return problem("parameters", "is 0; leave it out to have them counted");
+            }
+            total("parameters", parameters)?;
+        }
+        if let Some(bytes) = self.weight_bytes {
+            if bytes == 0 {
+                return problem("weightBytes", "is 0; leave it out to have them computed");
+            }
+            total("weightBytes", bytes)?;
+        }
+        let counted = crate::counted_parameters(self);
+        if counted > limit::TOTAL {
+            return problem(
+                "layers",
+                format!("and widths make {counted} parameters, which cannot be"),
+            );
+        }
+        Ok(())
+    }
+}
+
+fn check_mla(mla: &Mla) -> Result<(), InvalidFact> {
+    within("mla.kvLoraRank", mla.kv_lora_rank, 1, limit::WIDTH)?;
+    within("mla.qkRopeHeadDim", mla.qk_rope_head_dim, 1, limit::HEAD_DIM)?;
+    within("mla.qkNopeHeadDim", mla.qk_nope_head_dim, 0, limit::HEAD_DIM)?;
+    within("mla.vHeadDim", mla.v_head_dim, 1, limit::HEAD_DIM)?;
+    within("mla.indexerBytesPerToken", mla.indexer_bytes_per_token, 0, limit::WIDTH)?;
+    mla.q_lora_rank.map_or(Ok(()), |rank| within("mla.qLoraRank", rank, 1, limit::WIDTH))
+}
+
+fn check_moe(moe: &Moe, layers: u32) -> Result<(), InvalidFact> {
+    within("moe.experts", moe.experts, 1, limit::EXPERTS)?;
+    within("moe.expertsPerToken", moe.experts_per_token, 1, moe.experts)?;
+    within("moe.expertIntermediateSize", moe.expert_intermediate_size, 1, limit::WIDTH)?;
+    within("moe.sharedExperts", moe.shared_experts, 0, limit::EXPERTS)?;
+    within(
+        "moe.sharedExpertIntermediateSize",
+        moe.shared_expert_intermediate_size.unwrap_or(0),
+        0,
+        limit::WIDTH,
+    )?;
+    within("moe.denseLayers", moe.dense_layers, 0, layers)
+}
+
+fn check_quantization(quantization: Quantization) -> Result<(), InvalidFact> {
+    match quantization {
+        Quantization::Awq { bits, group_size } | Quantization::Gptq { bits, group_size } => {
+            within("quantization.bits", u32::from(bits), 2, 8)?;
+            within("quantization.groupSize", group_size, 1, limit::WIDTH)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn within(field: &'static str, value: u32, least: u32, most: u32) -> Result<(), InvalidFact> {
+    if (least..=most).contains(&value) {
+        Ok(())
+    } else {
+        problem(field, format!("is {value}; it must be from {least} to {most}"))
+    }
+}
+
+fn total(field: &'static str, value: u64) -> Result<(), InvalidFact> {
+    if value > limit::TOTAL {
+        return problem(field, format!("is {value}, more than any model has ({})", limit::TOTAL));
+    }
+    Ok(())
+}
+
+fn problem(field: &'static str, problem: impl Into<String>) -> Result<(), InvalidFact> {
+    Err(InvalidFact { field, problem: problem.into() })
+}
