@@ -1,1 +1,37 @@
-//! placeholder
+//! Where models go: the ledger of GPUs, and the choice of a node for each replica.
+//!
+//! Pure: no clock, no randomness, no I/O, no Kubernetes client. Whoever calls (the controller, the
+//! kubectl plugin, the benchmarks) keeps a [`Fleet`] up to date event by event and asks [`place`]
+//! with a [`Request`]; the answer is a [`Placement`] or a [`Refusal`] that says, node by node but
+//! grouped, why not. The same input gives the same answer, whatever the order of events was.
+//!
+//! - [`Fleet`] is the ledger: nodes, the pods on them, and claims that are decided but not yet seen
+//!   back from the API server ("assumed").
+//! - [`Overlay`] is a cheap what-if on top of it: extra claims, pods thought away.
+//! - [`queue`] orders those who wait, and keeps later ones from taking what earlier ones could use.
+//!
+//! What is placed here: exclusive whole GPUs, each replica on one node.
+
+mod fleet;
+mod judge;
+mod name;
+mod node;
+mod occupant;
+mod overlay;
+mod place;
+pub mod queue;
+mod reason;
+mod refusal;
+mod request;
+mod taint;
+
+pub use fleet::{Fleet, NameTaken, NodeTotals, Shortage, Violation};
+pub use name::{DeploymentId, NodeName, OccupantId, PodKey};
+pub use node::{Free, Gpus, Node, Resources, Vendor, usable};
+pub use occupant::{Assumed, Claim, Occupant, Owner, Taken};
+pub use overlay::{NodeState, Overlay, View};
+pub use place::{Placement, Score, could_ever, place, place_all};
+pub use reason::RefusalReason;
+pub use refusal::{NearMiss, Refusal, RefusedNodes};
+pub use request::{Request, Strategy};
+pub use taint::{Effect, Operator, Taint, Toleration};
