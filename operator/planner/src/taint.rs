@@ -122,7 +122,11 @@ impl Toleration {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        Effect::{NoExecute, NoSchedule},
+        Operator::{Equal, Exists},
+        *,
+    };
 
     #[test]
     fn tolerations_match_as_in_kubernetes() {
@@ -133,8 +137,6 @@ mod tests {
             value: value.into(),
             effect,
         };
-        use Effect::{NoExecute, NoSchedule};
-        use Operator::{Equal, Exists};
         for (toleration, effect, tolerated) in [
             (toleration("team", Equal, "a", Some(NoSchedule)), NoSchedule, true),
             (toleration("team", Equal, "a", None), NoExecute, true),
@@ -153,7 +155,7 @@ mod tests {
 
     #[test]
     fn taints_print_as_kubectl_writes_them() {
-        let mut taint = Taint { key: "team".into(), value: "a".into(), effect: Effect::NoExecute };
+        let mut taint = Taint { key: "team".into(), value: "a".into(), effect: NoExecute };
         assert_eq!(taint.to_string(), "team=a:NoExecute");
         taint.value.clear();
         assert_eq!(taint.to_string(), "team:NoExecute");

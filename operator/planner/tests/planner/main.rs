@@ -1,0 +1,11 @@
+//! The planner from outside: tables for every reason and message, and properties against slow,
+//! obviously right counterparts.
+
+mod fixtures;
+mod ledger;
+mod ledger_properties;
+mod placement;
+mod placement_properties;
+mod queue;
+mod reasons;
+mod serialised;

@@ -1,0 +1,29 @@
+//! What is saved and sent reads back the same.
+
+use berth_planner::{Occupant, Placement, Refusal, Request, place};
+
+use crate::fixtures::{fleet, name, node, ours, request};
+
+#[test]
+fn requests_and_answers_survive_json() {
+    let mut request = request(4, 40);
+    request.avoid.insert(name("gpu-9"), "why".to_owned());
+    request.siblings.insert(name("gpu-1"), 1);
+    let json = serde_json::to_string(&request).unwrap();
+    assert!(json.contains(r#""avoid":{"gpu-9":"why"}"#), "{json}");
+    assert_eq!(serde_json::from_str::<Request>(&json).unwrap(), request);
+
+    let fleet = fleet([node("gpu-1", 4, 80)]);
+    let placed = place(&fleet, &request).unwrap();
+    let json = serde_json::to_string(&placed).unwrap();
+    assert_eq!(serde_json::from_str::<Placement>(&json).unwrap(), placed);
+
+    request.gpus = 8;
+    let refusal = place(&fleet, &request).unwrap_err();
+    let json = serde_json::to_string(&refusal).unwrap();
+    assert_eq!(serde_json::from_str::<Refusal>(&json).unwrap(), refusal);
+
+    let pod = ours("a", "gpu-1", 1);
+    let json = serde_json::to_string(&pod).unwrap();
+    assert_eq!(serde_json::from_str::<Occupant>(&json).unwrap(), pod);
+}
