@@ -1,0 +1,54 @@
+package main
+
+import (
+	"os"
+
+	"github.com/spf13/cobra"
+	"go.etcd.io/etcd/server/v3/etcdmain"
+	"k8s.io/component-base/cli"
+	_ "k8s.io/component-base/logs/json/register"          // --logging-format=json
+	_ "k8s.io/component-base/metrics/prometheus/clientgo" // client-go's metrics on /metrics
+	_ "k8s.io/component-base/metrics/prometheus/version"  // kubernetes_build_info on /metrics
+	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
+	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
+
+	_ "time/tzdata" // CronJobs with a time zone, on machines without a zone database
+)
+
+// components are the programs that this binary can become, by the name given as its first argument. Each
+// gets the arguments as if it had been started under that name, and returns the exit code.
+//
+// The kubelet and kube-proxy, for nodes that really run containers, are meant to join this table.
+var components = map[string]func() int{
+	"etcd":                    runEtcd,
+	"kube-apiserver":          command(apiserver.NewAPIServerCommand),
+	"kube-controller-manager": command(controllermanager.NewControllerManagerCommand),
+	"kube-scheduler":          command(func() *cobra.Command { return scheduler.NewSchedulerCommand() }),
+	"kwok":                    runKwok,
+}
+
+// runComponent becomes the component that the first argument names, if it names one.
+func runComponent(args []string) (code int, found bool) {
+	if len(args) < 2 {
+		return 0, false
+	}
+	run, found := components[args[1]]
+	if !found {
+		return 0, false
+	}
+	// cobra, component-base and etcd all read os.Args by themselves.
+	os.Args = args[1:]
+	return run(), true
+}
+
+// command runs one of Kubernetes' own commands the way its own main does.
+func command(build func() *cobra.Command) func() int {
+	return func() int { return cli.Run(build()) }
+}
+
+// runEtcd runs etcd, which ends the process by itself when it fails.
+func runEtcd() int {
+	etcdmain.Main(os.Args)
+	return 0
+}
