@@ -1,0 +1,145 @@
+# One way to do each thing. CI calls the same targets: .ci/run is `make test` on a machine that has nothing yet.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# What takes minutes to build and is the same for every clone is kept here: the test cluster, llama-server, tools.
+export BERTH_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/berth
+
+# The Go toolchain that is installed, never one that it would download. Nothing in Go here needs C.
+export GOTOOLCHAIN := local
+export CGO_ENABLED := 0
+
+# Cargo is always asked for the whole workspace: dependencies are compiled for the features that the chosen
+# packages ask for, so another choice would compile half of them once more.
+cargo_build := cargo build --locked --workspace --bins
+cargo_test := cargo test --locked --workspace
+binaries := $(abspath $(or $(CARGO_TARGET_DIR),target))/debug
+
+# Integration tests by name, those that need a cluster and those that do not.
+test_names = $(foreach file,$(wildcard $(1:%=%/tests/*.rs) $(1:%=%/tests/*/main.rs)),\
+  --test $(basename $(notdir $(patsubst %/main.rs,%,$(file)))))
+plain_tests := $(call test_names,crds operator/*)
+cluster_tests := $(call test_names,e2e)
+
+# What the tests and the demo run.
+export BERTH_OPERATOR ?= $(binaries)/berth-operator
+
+cargo_deny_version := 0.20.2
+cargo_deny := $(BERTH_CACHE)/cargo-deny-$(cargo_deny_version)/bin/cargo-deny
+
+.PHONY: help
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+##### The two that matter
+
+.PHONY: demo
+demo: tools build ## A cluster with simulated GPU nodes, the operator and sample models; ends by itself (KEEP=1: stays up)
+	@export BERTH_CLUSTER=$$(e2e/cluster/build.sh)
+	exec $(binaries)/demo
+
+.PHONY: test
+test: tools ## Every test
+	@$(MAKE) check-fmt
+	$(MAKE) --jobs=4 build-llama-server test-go test-rust
+	$(MAKE) deny test-e2e
+
+.PHONY: test-full
+test-full: tools ## Every test, with those that take long, and with cargo-deny
+	@$(MAKE) $(cargo_deny)
+	BERTH_IDLE_SECONDS=300 $(MAKE) test e2e_flags='-- --include-ignored'
+
+##### Their parts
+
+.PHONY: test-rust
+test-rust: lint check-generated ## Lints, generated files, and tests that need no cluster
+	@$(cargo_test) --lib --bins $(plain_tests)
+	$(cargo_test) --doc
+
+.PHONY: test-go
+test-go: build-cluster ## Formatting, vet and tests of the test cluster
+	@cd e2e/cluster
+	unformatted=$$(gofmt -l .)
+	[ -z "$$unformatted" ] || { echo "not formatted, run 'make fmt': $$unformatted" >&2; exit 1; }
+	# With the flags of the build, or all of Kubernetes is compiled once more.
+	go vet -trimpath ./...
+	go test -trimpath ./...
+
+.PHONY: test-e2e
+test-e2e: build ## Tests against a real API server
+	@export BERTH_CLUSTER=$$(e2e/cluster/build.sh)
+	$(if $(cluster_tests),$(cargo_test) $(cluster_tests) $(e2e_flags),{ echo "there are no tests in e2e/tests" >&2; exit 1; })
+
+.PHONY: build
+build: ## The operator, the demo and the test cluster, side by side
+	@$(MAKE) --jobs=2 build-rust build-cluster
+
+.PHONY: build-rust
+build-rust:
+	@$(cargo_build)
+
+.PHONY: build-cluster
+build-cluster:
+	@e2e/cluster/build.sh >/dev/null
+
+.PHONY: build-llama-server
+build-llama-server:
+	@mkdir -p "$(BERTH_CACHE)"
+	log=$(BERTH_CACHE)/llama-server.log
+	echo "llama-server: building it if it is not there yet; the log is $$log" >&2
+	e2e/engines/llama-server.sh >/dev/null 2>"$$log" || { tail -n 40 "$$log" >&2; exit 1; }
+
+.PHONY: tools
+tools:
+	@.ci/tools
+
+##### Generated files
+
+.PHONY: crds
+crds: build-rust ## Write the CustomResourceDefinitions from the types
+	@$(binaries)/crdgen crds/yaml
+
+.PHONY: check-generated
+check-generated: build-rust ## Fail if a generated file is not current
+	@fresh=$$(mktemp -d)
+	trap 'rm -rf "$$fresh"' EXIT
+	$(binaries)/crdgen "$$fresh"
+	diff -ru crds/yaml "$$fresh" || { echo "crds/yaml is not what crds/src gives: run 'make crds'" >&2; exit 1; }
+
+##### Style
+
+.PHONY: fmt
+fmt: ## Format everything
+	@cargo fmt --all
+	gofmt -w e2e/cluster
+
+.PHONY: check-fmt
+check-fmt:
+	@cargo fmt --all --check
+
+.PHONY: lint
+lint: ## Clippy, warnings are errors
+	@cargo clippy --locked --workspace --all-targets -- -D warnings
+
+.PHONY: deny
+deny: ## Licences and origins of dependencies (ADVISORIES=1: known holes too, from github.com)
+	@if [ -x "$(cargo_deny)" ]; then deny="$(cargo_deny)"
+	elif deny=$$(command -v cargo-deny); then :
+	else
+	  echo "SKIPPED: licences and origins of dependencies; cargo-deny is not installed, make test-full installs it" >&2
+	  exit 0
+	fi
+	"$$deny" --locked check $(if $(ADVISORIES),advisories) bans licenses sources
+
+$(cargo_deny):
+	@echo "installing cargo-deny $(cargo_deny_version) into $(BERTH_CACHE)"
+	cargo install --quiet --locked --version $(cargo_deny_version) --root "$(BERTH_CACHE)/cargo-deny-$(cargo_deny_version)" cargo-deny
+
+.PHONY: clean
+clean: ## Remove what was built here
+	@cargo clean
+	echo "the test cluster, llama-server and tools stay for other clones in $(BERTH_CACHE); remove it to build them anew"
