@@ -52,7 +52,16 @@ pub fn catalogue() -> &'static Catalogue {
     &CATALOGUE
 }
 
-const FILES: &[(&str, &str)] = &[];
+const FILES: &[(&str, &str)] = &[
+    ("deepseek", include_str!("catalogue/deepseek.json")),
+    ("gemma", include_str!("catalogue/gemma.json")),
+    ("llama", include_str!("catalogue/llama.json")),
+    ("mistral", include_str!("catalogue/mistral.json")),
+    ("openai", include_str!("catalogue/openai.json")),
+    ("phi_granite", include_str!("catalogue/phi_granite.json")),
+    ("qwen2_5", include_str!("catalogue/qwen2_5.json")),
+    ("qwen3", include_str!("catalogue/qwen3.json")),
+];
 
 /// One entry of a file.
 #[derive(Deserialize)]
@@ -157,4 +166,57 @@ fn key(uri_or_repo: &str) -> String {
     let repository = repository.strip_prefix("hf://").unwrap_or(repository);
     let repository = repository.split('@').next().unwrap_or(repository);
     repository.trim_end_matches('/').to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Engine, Parallelism, Workload, estimate, tensor_degrees};
+
+    #[test]
+    fn well_known_models_are_there() {
+        assert!(catalogue().iter().count() >= 120, "{}", catalogue().iter().count());
+        assert!(catalogue().len() >= 300, "{}", catalogue().len());
+        for id in include_str!("catalogue/expected.txt").lines() {
+            let file = catalogue().is_gguf(id).then_some("*Q4_K_M.gguf");
+            assert!(catalogue().find(id, file).is_some(), "{id}");
+        }
+    }
+
+    #[test]
+    fn lookup_takes_what_manifests_write() {
+        let find = |uri| catalogue().find(uri, None).map(|entry| entry.id.as_str());
+        let qwen = Some("Qwen/Qwen2.5-7B-Instruct");
+        assert_eq!(find("Qwen/Qwen2.5-7B-Instruct"), qwen);
+        assert_eq!(find("hf://qwen/qwen2.5-7b-instruct"), qwen);
+        assert_eq!(find("hf://Qwen/Qwen2.5-7B-Instruct@main"), qwen);
+        assert_eq!(find("hf://acme/secret-model"), None);
+        assert_eq!(find("pvc://models/qwen"), None);
+    }
+
+    #[test]
+    fn gguf_repositories_need_a_file() {
+        let repository = "hf://Qwen/Qwen2.5-7B-Instruct-GGUF";
+        assert!(catalogue().is_gguf(repository));
+        assert_eq!(catalogue().find(repository, None), None);
+        assert_eq!(catalogue().find(repository, Some("README.md")), None);
+        let entry = catalogue().find(repository, Some("*q4_k_m*.gguf")).unwrap();
+        assert_eq!(entry.format, Format::Gguf);
+        assert_eq!(entry.facts.quantization, Quantization::Gguf(GgufType::Q4KM));
+    }
+
+    #[test]
+    fn every_entry_is_valid_cited_and_can_be_estimated() {
+        for entry in catalogue().iter() {
+            assert_eq!(entry.facts.validate(), Ok(()), "{}", entry.id);
+            assert!(!entry.source.is_empty() && !entry.licence.is_empty(), "{}", entry.id);
+            let degrees = tensor_degrees(&entry.facts, 8);
+            let workload = Workload::new(Engine::Vllm, 2048, 1);
+            for &degree in &degrees {
+                let result = estimate(&entry.facts, &workload, Parallelism::tensor(degree));
+                assert!(result.is_ok(), "{}: {result:?}", entry.id);
+            }
+            assert_eq!(degrees.first(), Some(&1), "{}", entry.id);
+        }
+    }
 }

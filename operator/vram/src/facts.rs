@@ -33,14 +33,14 @@ pub struct ModelFacts {
     #[serde(default)]
     pub tied_embeddings: bool,
     /// Whether the feed-forward layers have a gate: three matrices instead of two. Nearly all do;
-    /// GPT-2, Phi-2, Falcon and StarCoder do not.
+    /// GPT-2, Phi-2 and Falcon do not.
     #[serde(default = "yes")]
     pub gated: bool,
     /// Parameters outside the language model's layers that are loaded too (a vision tower and its
     /// projector). Never quantised.
     #[serde(default)]
     pub other_parameters: u64,
-    /// Multi-head latent attention, as DeepSeek and Kimi have it.
+    /// Multi-head latent attention, as `DeepSeek` and Kimi have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mla: Option<Mla>,
     /// Mixture of experts.
@@ -77,7 +77,7 @@ pub struct Mla {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub q_lora_rank: Option<u32>,
     /// What a sparse attention indexer adds to the cache, in bytes a token and layer: 132 for
-    /// DeepSeek-V3.2, 0 without one.
+    /// `DeepSeek`-V3.2, 0 without one.
     #[serde(default)]
     pub indexer_bytes_per_token: u32,
 }

@@ -57,3 +57,43 @@ fn last(most: u32, holds: impl Fn(u32) -> bool) -> u32 {
     }
     yes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Engine, catalogue};
+
+    #[test]
+    fn the_longest_context_fits_and_one_step_more_does_not() {
+        let facts = &catalogue().find("Qwen/Qwen3-32B", None).unwrap().facts;
+        let workload = Workload::new(Engine::Vllm, 1024, 4);
+        let usable = Bytes::gib(76);
+        let longest = max_context(facts, &workload, Parallelism::SINGLE, usable).unwrap();
+        assert_eq!(longest % 16, 0);
+        let needs = |context_length| {
+            let workload = Workload { context_length, ..workload.clone() };
+            estimate(facts, &workload, Parallelism::SINGLE).unwrap().per_gpu.total()
+        };
+        assert!(needs(longest) <= usable && needs(longest + 16) > usable, "{longest}");
+        assert_eq!(
+            max_context(facts, &workload, Parallelism::tensor(4), usable),
+            Some(facts.max_context)
+        );
+        assert_eq!(max_context(facts, &workload, Parallelism::SINGLE, Bytes::gib(40)), None);
+        assert_eq!(max_context(facts, &workload, Parallelism::tensor(3), usable), None);
+    }
+
+    #[test]
+    fn the_most_sequences_fit_and_one_more_does_not() {
+        let facts = &catalogue().find("meta-llama/Llama-3.1-8B-Instruct", None).unwrap().facts;
+        let workload = Workload::new(Engine::Vllm, 8192, 1);
+        let usable = Bytes::gib(70);
+        let most = max_concurrency(facts, &workload, Parallelism::SINGLE, usable);
+        let needs = |max_concurrency| {
+            let workload = Workload { max_concurrency, ..workload.clone() };
+            estimate(facts, &workload, Parallelism::SINGLE).unwrap().per_gpu.total()
+        };
+        assert!(needs(most) <= usable && needs(most + 1) > usable, "{most}");
+        assert_eq!(max_concurrency(facts, &workload, Parallelism::SINGLE, Bytes::gib(16)), 0);
+    }
+}

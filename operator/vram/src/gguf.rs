@@ -154,3 +154,37 @@ impl fmt::Display for GgufType {
         f.write_str(self.name())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_names_tell_the_type() {
+        for (name, kind) in [
+            ("*Q4_K_M.gguf", Some(GgufType::Q4KM)),
+            ("qwen2.5-7b-instruct-q8_0.gguf", Some(GgufType::Q8_0)),
+            ("Meta-Llama-3.1-8B-Instruct-IQ4_XS.gguf", Some(GgufType::Iq4Xs)),
+            ("mistral-7b-instruct-v0.2.Q5_K_S.gguf", Some(GgufType::Q5KS)),
+            ("gpt-oss-120b-mxfp4-00001-of-00003.gguf", Some(GgufType::Mxfp4)),
+            ("Q6_K/DeepSeek-R1-Q6_K-*.gguf", Some(GgufType::Q6K)),
+            ("Qwen3-30B-A3B-UD-Q4_K_XL.gguf", Some(GgufType::Q4KM)),
+            ("model-bf16.gguf", Some(GgufType::Bf16)),
+            ("*.gguf", None),
+            ("", None),
+        ] {
+            assert_eq!(GgufType::from_file_name(name), kind, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_type_is_named_and_sorted() {
+        for kind in GgufType::ALL {
+            assert_eq!(kind.name().parse(), Ok(*kind));
+            assert!(kind.layer_bits() > 1.5 && kind.layer_bits() <= 32.0, "{kind}");
+        }
+        // The layers of Q4_K_M: half of the value and down projections at 6.56 bits, the rest 4.5.
+        assert!((GgufType::Q4KM.layer_bits() - 4.80).abs() < 0.01);
+        assert!("Q9_K".parse::<GgufType>().is_err());
+    }
+}

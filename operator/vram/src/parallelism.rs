@@ -142,3 +142,49 @@ fn one_of(numbers: &[u32]) -> String {
         Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue;
+
+    fn degrees(id: &str, file: Option<&str>) -> Vec<u32> {
+        tensor_degrees(&catalogue().find(id, file).unwrap().facts, 16)
+    }
+
+    #[test]
+    fn degrees_divide_heads_feed_forward_and_groups() {
+        assert_eq!(degrees("meta-llama/Llama-3.1-8B-Instruct", None), [1, 2, 4, 8, 16]);
+        assert_eq!(degrees("Qwen/Qwen2.5-7B-Instruct", None), [1, 2, 4]);
+        assert_eq!(degrees("Qwen/Qwen2.5-0.5B-Instruct", None), [1, 2]);
+        // Its published checkpoint is padded so that groups of 128 divide.
+        assert_eq!(degrees("Qwen/Qwen2.5-72B-Instruct-AWQ", None), [1, 2, 4, 8]);
+        // 1,536 / 8 = 192 is no multiple of a block of 128.
+        assert_eq!(degrees("Qwen/Qwen3-235B-A22B-FP8", None), [1, 2, 4]);
+        assert_eq!(degrees("Qwen/Qwen3-235B-A22B", None), [1, 2, 4, 8, 16]);
+        assert_eq!(degrees("deepseek-ai/DeepSeek-R1", None), [1, 2, 4, 8, 16]);
+    }
+
+    #[test]
+    fn llama_cpp_deals_layers_out_to_any_number() {
+        let file = Some("*Q4_K_M.gguf");
+        let degrees = degrees("bartowski/Meta-Llama-3.1-8B-Instruct-GGUF", file);
+        assert_eq!(degrees, (1..=16).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_refusal_says_what_to_use() {
+        let facts = &catalogue().find("meta-llama/Llama-3.1-8B-Instruct", None).unwrap().facts;
+        assert_eq!(
+            check_tensor(facts, 3).unwrap_err().to_string(),
+            "tensor degree 3 does not divide 32 attention heads: use 1, 2, 4, 8, 16 or 32"
+        );
+        assert_eq!(check_tensor(facts, 0), Err(EstimateError::NoGpu));
+        let qwen = &catalogue().find("Qwen/Qwen3-235B-A22B-FP8", None).unwrap().facts;
+        assert_eq!(
+            check_tensor(qwen, 8).unwrap_err().to_string(),
+            "tensor degree 8 would cut quantised groups of 128 in a feed-forward width of 1536: \
+             use 1, 2 or 4"
+        );
+    }
+}

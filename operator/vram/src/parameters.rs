@@ -44,7 +44,9 @@ impl Counts {
             dense: product(&[matrices, hidden, facts.intermediate_size])
                 .saturating_mul(dense_layers),
             // Two norms a layer and one at the end.
-            replicated: product(&[2, hidden]).saturating_mul(layers) + u64::from(hidden),
+            replicated: product(&[2, hidden])
+                .saturating_mul(layers)
+                .saturating_add(u64::from(hidden)),
             other: facts.other_parameters,
             ..Self::default()
         };
@@ -64,18 +66,15 @@ impl Counts {
 
     fn add_attention(&mut self, facts: &ModelFacts, layers: u64) {
         let (hidden, heads) = (facts.hidden_size, facts.attention_heads);
-        match facts.mla {
-            Some(mla) => {
-                let (attention, latent) = mla_layer(hidden, heads, &mla);
-                self.attention = attention.saturating_mul(layers);
-                self.latent_projection = latent.saturating_mul(layers);
-            }
-            None => {
-                self.attention =
-                    product(&[2, hidden, heads, facts.head_dim]).saturating_mul(layers);
-                self.kv_projection =
-                    product(&[2, hidden, facts.kv_heads, facts.head_dim]).saturating_mul(layers);
-            }
+        if let Some(mla) = facts.mla {
+            let (attention, latent) = mla_layer(hidden, heads, &mla);
+            self.attention = attention.saturating_mul(layers);
+            self.latent_projection = latent.saturating_mul(layers);
+        } else {
+            let head_dim = facts.head_dim;
+            self.attention = product(&[2, hidden, heads, head_dim]).saturating_mul(layers);
+            self.kv_projection =
+                product(&[2, hidden, facts.kv_heads, head_dim]).saturating_mul(layers);
         }
     }
 
@@ -126,4 +125,41 @@ pub fn parameters(facts: &ModelFacts) -> u64 {
 /// counted as if they were attention: give `parameters` for such models.
 pub fn counted_parameters(facts: &ModelFacts) -> u64 {
     Counts::of(facts).total()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue;
+
+    #[test]
+    fn the_architecture_counts_to_the_published_total() {
+        let mut checked = 0;
+        for entry in catalogue().iter() {
+            let Some(published) = entry.facts.parameters else { continue };
+            let ratio = counted_parameters(&entry.facts) as f64 / published as f64;
+            assert!((ratio - 1.0).abs() < 0.005, "{}: counted ÷ published {ratio:.4}", entry.id);
+            checked += 1;
+        }
+        assert!(checked >= 100, "{checked}");
+    }
+
+    #[test]
+    fn totals_in_billions_are_those_that_people_know() {
+        for (id, billions) in [
+            ("meta-llama/Llama-3.1-8B-Instruct", 8.03),
+            ("mistralai/Mixtral-8x7B-Instruct-v0.1", 46.7),
+            ("deepseek-ai/DeepSeek-R1", 671.0),
+            ("deepseek-ai/DeepSeek-V2-Lite", 15.7),
+            ("openai/gpt-oss-120b", 116.8),
+            ("meta-llama/Llama-4-Scout-17B-16E-Instruct", 108.6),
+            ("Qwen/Qwen3-235B-A22B", 235.1),
+            ("moonshotai/Kimi-K2-Instruct", 1026.0),
+            ("microsoft/phi-2", 2.78),
+        ] {
+            let facts = &catalogue().find(id, None).unwrap().facts;
+            let counted = counted_parameters(facts) as f64 / 1e9;
+            assert!((counted / billions - 1.0).abs() < 0.005, "{id}: {counted}");
+        }
+    }
 }

@@ -21,7 +21,8 @@ pub enum Quantization {
     Fp32,
     /// 8-bit floats with one scale a tensor or channel.
     Fp8,
-    /// 8-bit floats with one scale for each block of 128 × 128, as DeepSeek and Qwen publish them.
+    /// 8-bit floats with one scale for each block of 128 × 128, as `DeepSeek` and Qwen publish
+    /// them.
     Fp8Block,
     /// 8-bit integers (w8a8, w8a16).
     Int8,
@@ -66,15 +67,20 @@ impl Quantization {
                 f64::from(bits) + (16.0 + f64::from(bits)) / f64::from(group_size.max(1))
             }
             Self::Mxfp4 => 4.0 + 8.0 / 32.0,
-            Self::Nvfp4 => 4.0 + 8.0 / 16.0,
-            Self::Bnb4 => 4.0 + 32.0 / 64.0,
+            // An 8-bit scale for 16, an fp32 scale for 64.
+            Self::Nvfp4 | Self::Bnb4 => 4.0 + 0.5,
             Self::Gguf(kind) => kind.layer_bits(),
         }
     }
 
-    /// Bits a weight of the attention takes: MXFP4 of a mixture of experts leaves it alone.
-    pub(crate) fn attention_bits(self, has_experts: bool) -> f64 {
-        if self == Self::Mxfp4 && has_experts { PLAIN_BITS } else { self.bits() }
+    /// Bits a weight outside of the experts takes: MXFP4 of a mixture of experts leaves the rest
+    /// alone (safetensors), or stores it as `Q8_0` (GGUF).
+    pub(crate) fn dense_bits(self, has_experts: bool) -> f64 {
+        match self {
+            Self::Mxfp4 if has_experts => PLAIN_BITS,
+            Self::Gguf(GgufType::Mxfp4) if has_experts => GgufType::Q8_0.layer_bits(),
+            _ => self.bits(),
+        }
     }
 
     /// Bits a weight of the embedding table takes.

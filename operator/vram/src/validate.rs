@@ -151,3 +151,98 @@ fn total(field: &'static str, value: u64) -> Result<(), InvalidFact> {
 fn problem(field: &'static str, problem: impl Into<String>) -> Result<(), InvalidFact> {
     Err(InvalidFact { field, problem: problem.into() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Engine, Parallelism, Recurrent, Window, Workload, catalogue, estimate};
+
+    fn llama() -> ModelFacts {
+        catalogue().find("meta-llama/Llama-3.1-8B-Instruct", None).unwrap().facts.clone()
+    }
+
+    fn refusal(facts: &ModelFacts) -> String {
+        facts.validate().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn each_message_names_the_field_and_the_way_out() {
+        assert_eq!(llama().validate(), Ok(()));
+        assert_eq!(
+            refusal(&ModelFacts { layers: 0, ..llama() }),
+            "model facts: layers is 0; it must be from 1 to 10000"
+        );
+        assert_eq!(
+            refusal(&ModelFacts { kv_heads: 64, ..llama() }),
+            "model facts: kvHeads is 64, more than the 32 attention heads"
+        );
+        assert_eq!(
+            refusal(&ModelFacts { kv_heads: 5, ..llama() }),
+            "model facts: kvHeads is 5, which does not divide the 32 attention heads"
+        );
+        assert_eq!(
+            refusal(&ModelFacts { intermediate_size: 0, ..llama() }),
+            "model facts: intermediateSize is 0, but there are layers without experts"
+        );
+        let window = Some(Window { tokens: 1024, windowed_layers: 33 });
+        assert!(refusal(&ModelFacts { window, ..llama() }).contains("window.windowedLayers is 33"));
+        let recurrent = Some(Recurrent { attention_layers: 8, state_bytes_per_sequence: 1 });
+        assert!(
+            refusal(&ModelFacts { parameters: None, recurrent, ..llama() })
+                .contains("parameters is missing")
+        );
+    }
+
+    #[test]
+    fn absurd_values_are_refused_and_never_panic() {
+        let extremes = [0, 1, 3, 1 << 13, 1 << 20, u32::MAX - 1, u32::MAX];
+        let moe = Moe {
+            experts: 8,
+            experts_per_token: 2,
+            expert_intermediate_size: 14336,
+            shared_experts: 1,
+            shared_expert_intermediate_size: None,
+            dense_layers: 1,
+        };
+        let mla = Mla {
+            kv_lora_rank: 512,
+            qk_rope_head_dim: 64,
+            qk_nope_head_dim: 128,
+            v_head_dim: 128,
+            q_lora_rank: Some(1536),
+            indexer_bytes_per_token: 132,
+        };
+        let mut shapes = Vec::new();
+        for a in extremes {
+            for b in extremes {
+                shapes.push(ModelFacts { layers: a, hidden_size: b, ..llama() });
+                shapes.push(ModelFacts { attention_heads: a, kv_heads: b, ..llama() });
+                shapes.push(ModelFacts { head_dim: a, vocab_size: b, ..llama() });
+                shapes.push(ModelFacts { intermediate_size: a, max_context: b, ..llama() });
+                let window = Some(Window { tokens: a, windowed_layers: b });
+                shapes.push(ModelFacts { window, ..llama() });
+                let moe = Moe { experts: a, expert_intermediate_size: b, ..moe };
+                shapes.push(ModelFacts { moe: Some(moe), parameters: None, ..llama() });
+                let moe = Moe { shared_experts: a, dense_layers: b, ..moe };
+                shapes.push(ModelFacts { moe: Some(moe), ..llama() });
+                let mla = Mla { kv_lora_rank: a, indexer_bytes_per_token: b, ..mla };
+                shapes.push(ModelFacts { mla: Some(mla), ..llama() });
+            }
+        }
+        for facts in shapes {
+            // Not checked first: these saturate.
+            let _ = (crate::weights(&facts), crate::parameters(&facts));
+            for tensor in extremes {
+                for size in [1, 8192, u32::MAX] {
+                    let workload = Workload {
+                        max_num_seqs: size,
+                        max_num_batched_tokens: size,
+                        ..Workload::new(Engine::Vllm, 1, size)
+                    };
+                    let _ = estimate(&facts, &workload, Parallelism::tensor(tensor));
+                }
+            }
+            let _ = crate::tensor_degrees(&facts, u32::MAX);
+        }
+    }
+}

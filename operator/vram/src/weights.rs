@@ -35,7 +35,7 @@ impl Parts {
         let counts = Counts::of(facts);
         let stored = facts.quantization;
         let linear = stored.bits();
-        let attention = stored.attention_bits(facts.moe.is_some());
+        let dense = stored.dense_bits(facts.moe.is_some());
         // What the architecture does not tell: more than counted is taken as not quantised, less
         // as missing from the layers.
         let published = facts.parameters.unwrap_or_else(|| counts.total());
@@ -45,13 +45,13 @@ impl Parts {
         Self {
             embedding: bytes(counts.embedding, stored.embedding_bits(facts.tied_embeddings)),
             output: bytes(counts.output, stored.output_bits()),
-            divided: bytes(counts.attention, attention)
-                + bytes(counts.dense, attention)
+            divided: bytes(counts.attention, dense)
+                + bytes(counts.dense, dense)
                 + bytes(counts.other.saturating_add(unknown), crate::quantization::PLAIN_BITS)
                 - bytes(missing, linear),
             experts: bytes(counts.experts, linear),
-            kv_projection: bytes(counts.kv_projection, attention),
-            replicated: bytes(counts.latent_projection, attention)
+            kv_projection: bytes(counts.kv_projection, dense),
+            replicated: bytes(counts.latent_projection, dense)
                 + bytes(counts.replicated, stored.other_bits()),
         }
         .exact(facts.weight_bytes)
@@ -136,4 +136,81 @@ fn padded_experts(facts: &ModelFacts, experts: Bytes, gpus: u32) -> Bytes {
 
 fn bytes(count: u64, bits: f64) -> Bytes {
     Bytes(count).scale(bits / 8.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{GgufType, catalogue};
+
+    fn facts(id: &str, file: Option<&str>) -> ModelFacts {
+        catalogue().find(id, file).unwrap().facts.clone()
+    }
+
+    fn assert_gib(actual: Bytes, expected: f64, within: f64) {
+        let gib = actual.as_gib_f64();
+        assert!((gib - expected).abs() <= within * expected, "{gib:.2} GiB, not {expected}");
+    }
+
+    #[test]
+    fn checkpoints_have_their_published_size() {
+        // GiB, as kaito-project/kaito's model catalogue and the models' own pages state them.
+        for (id, gib) in [
+            ("meta-llama/Llama-3.1-8B-Instruct", 14.96),
+            ("meta-llama/Llama-3.3-70B-Instruct", 131.42),
+            ("Qwen/Qwen2.5-Coder-32B-Instruct", 61.03),
+            ("Qwen/Qwen2.5-72B-Instruct-AWQ", 38.74),
+            ("Qwen/Qwen3-8B-AWQ", 5.68),
+            ("mistralai/Mistral-7B-Instruct-v0.3", 13.50),
+            ("google/gemma-3-27b-it", 51.10),
+            ("microsoft/phi-4", 27.31),
+            ("mistralai/Mixtral-8x7B-Instruct-v0.1", 86.99),
+            ("openai/gpt-oss-120b", 60.77),
+        ] {
+            assert_gib(weights(&facts(id, None)), gib, 0.01);
+        }
+    }
+
+    #[test]
+    fn gguf_files_have_their_published_size() {
+        // GiB, from the table in llama.cpp's tools/quantize/README.md.
+        let repository = "bartowski/Meta-Llama-3.1-8B-Instruct-GGUF";
+        for (file, gib) in [
+            ("*Q2_K.gguf", 2.95),
+            ("*IQ4_XS.gguf", 4.17),
+            ("*Q4_K_M.gguf", 4.58),
+            ("*Q6_K.gguf", 6.14),
+            ("*Q8_0.gguf", 7.95),
+            ("*F16.gguf", 14.96),
+        ] {
+            assert_gib(weights(&facts(repository, Some(file))), gib, 0.005);
+        }
+        // 70B Q4_K_M and gpt-oss-20b, as published.
+        let llama = facts("bartowski/Meta-Llama-3.1-70B-Instruct-GGUF", Some("*Q4_K_M.gguf"));
+        assert_gib(weights(&llama), 39.6, 0.02);
+        let oss = facts("ggml-org/gpt-oss-20b-GGUF", Some("gpt-oss-20b-mxfp4.gguf"));
+        assert_eq!(oss.quantization, Quantization::Gguf(GgufType::Mxfp4));
+        assert_gib(weights(&oss), 11.28, 0.02);
+    }
+
+    #[test]
+    fn an_exact_size_goes_before_everything() {
+        let exact =
+            ModelFacts { weight_bytes: Some(12_345_678_901), ..facts("Qwen/Qwen3-8B", None) };
+        assert_eq!(weights(&exact), Bytes(12_345_678_901));
+        let (one, two) = (tensor_parallel_share(&exact, 1), tensor_parallel_share(&exact, 2));
+        assert_gib(one, 11.51, 0.001);
+        assert_gib(two, 5.76, 0.001);
+    }
+
+    #[test]
+    fn a_share_repeats_what_cannot_be_divided() {
+        let qwen = facts("Qwen/Qwen3-30B-A3B", None);
+        let eighth = tensor_parallel_share(&qwen, 8);
+        // Four key-value heads on eight GPUs, and routers whole on each.
+        assert!(eighth > weights(&qwen).div_ceil(8));
+        assert_gib(eighth, 7.16, 0.01);
+        // 79.7 GiB in the logs of eight H200.
+        assert_gib(tensor_parallel_share(&facts("deepseek-ai/DeepSeek-R1", None), 8), 79.7, 0.01);
+    }
 }

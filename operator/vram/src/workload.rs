@@ -30,7 +30,7 @@ impl fmt::Display for Engine {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum KvDtype {
-    /// What the engine takes by itself: 16 bits.
+    /// What the engine takes by itself: 16 bits (32 for weights in fp32).
     #[default]
     Auto,
     /// 8-bit floats (vLLM).
@@ -46,9 +46,8 @@ pub enum KvDtype {
 }
 
 impl KvDtype {
-    /// Bits one element takes.
+    /// Half bits that one element takes: the block formats take 8.5 and 4.5 bits.
     pub(crate) const fn half_bits(self) -> u64 {
-        // Doubled, so that the block formats (8.5 and 4.5 bits) stay whole.
         match self {
             Self::Auto | Self::F16 | Self::Bf16 => 32,
             Self::Fp8 => 16,
