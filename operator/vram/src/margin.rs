@@ -2,10 +2,10 @@
 //!
 //! An estimate that is too low is an engine that dies after minutes of loading; one that is too
 //! high is an idle GPU. So the margin is explicit, shown, and learnt from the residuals: on the 41
-//! complete logs of vLLM 0.19 on H100 that can be compared (21 checkpoints, in sample), estimate minus truth is
-//! 0.03 GiB on average and 0.12 GiB in size; the 95 % quantile of the shortfalls is 0.25 GiB, the
-//! largest 0.37. `tests/cases.rs` recomputes these figures. Older versions are not covered: vLLM
-//! 0.11 took up to 3.3 GiB more of activation.
+//! complete logs of vLLM 0.19 on H100 that can be compared (21 checkpoints, in sample), estimate
+//! minus truth is 0.03 GiB on average and 0.12 GiB in size; the 95 % quantile of the shortfalls is
+//! 0.25 GiB, the largest 0.37. `tests/cases.rs` recomputes these figures. Older versions are not
+//! covered: vLLM 0.11 took up to 3.8 GiB more of activation.
 
 use berth_units::Bytes;
 
