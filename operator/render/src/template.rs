@@ -9,7 +9,7 @@ use berth_units::{Bytes, MilliCpu};
 use serde::{Deserialize, Serialize};
 
 /// All that the pods of one revision have in common, resolved and frozen. Kept as JSON in a
-/// ControllerRevision, so every field added later needs a serde default that renders the same
+/// `ControllerRevision`, so every field added later needs a serde default that renders the same
 /// pods as before.
 ///
 /// Node, replica count and the fraction of VRAM are not in here: they are no part of a revision.
@@ -105,7 +105,7 @@ pub enum ModelSource {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         files: Option<String>,
     },
-    /// A PersistentVolumeClaim of the same namespace.
+    /// A `PersistentVolumeClaim` of the same namespace.
     Pvc {
         /// Name of the claim.
         claim: String,

@@ -1,0 +1,327 @@
+//! llama.cpp's server. Facts from the source of build b11434 and its Dockerfiles.
+
+use berth_crds::llm_deployment::{KvCacheDtype, Vendor};
+use berth_units::Bytes;
+
+use super::{Directory, Engine, Format, HOME, Metrics, PORT, Reserved, TMP, hub_home, pair};
+use crate::{
+    ModelSource, Template,
+    source::{Location, MODEL_PATH, is_pattern},
+};
+
+pub(super) struct LlamaCpp;
+
+/// Seconds until the endpoints of the Service are without a deleted pod on every node.
+const PROPAGATION: u32 = 10;
+
+/// Seconds that the server takes to end: it may sit in a large batch.
+const TEARDOWN: u32 = 15;
+
+impl Engine for LlamaCpp {
+    fn name(&self) -> &'static str {
+        "llama.cpp"
+    }
+
+    fn image(&self, vendor: Vendor) -> &'static str {
+        match vendor {
+            Vendor::NVIDIA => "ghcr.io/ggml-org/llama.cpp:server-cuda-b11459",
+            Vendor::AMD => "ghcr.io/ggml-org/llama.cpp:server-rocm-b11459",
+        }
+    }
+
+    fn format(&self) -> Format {
+        Format::Gguf
+    }
+
+    fn command(&self) -> &'static [&'static str] {
+        &["/app/llama-server"]
+    }
+
+    fn args(&self, template: &Template) -> Vec<String> {
+        let mut args = Vec::new();
+        model(&mut args, &template.source);
+        pair(&mut args, "--alias", &template.served_name);
+        pair(&mut args, "--host", "0.0.0.0");
+        pair(&mut args, "--port", PORT);
+        // The context is shared out among the slots, each of which must hold a full one.
+        let tokens = u64::from(template.context_length) * u64::from(template.max_concurrency);
+        pair(&mut args, "--ctx-size", tokens);
+        pair(&mut args, "--parallel", template.max_concurrency);
+        pair(&mut args, "--n-gpu-layers", "all");
+        pair(&mut args, "--split-mode", if template.gpus > 1 { "layer" } else { "none" });
+        // Everything is set: nothing to adjust to the memory that happens to be free, and no
+        // quiet start with a shorter context.
+        pair(&mut args, "--fit", "off");
+        if let Some(dtype) = cache_type(template.engine.kv_cache_dtype) {
+            pair(&mut args, "--cache-type-k", dtype);
+            pair(&mut args, "--cache-type-v", dtype);
+        }
+        // It counts the machine's cores, not those that the pod may use.
+        pair(&mut args, "--threads", (template.resources.cpu.get() / 1000).max(1));
+        args.push("--metrics".to_owned());
+        args
+    }
+
+    fn env(&self, source: &ModelSource) -> Vec<(&'static str, String)> {
+        vec![
+            ("HOME", HOME.to_owned()),
+            ("XDG_CACHE_HOME", format!("{HOME}/.cache")),
+            // Where downloads of a repository go.
+            ("HF_HOME", hub_home(source)),
+        ]
+    }
+
+    fn overridable(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Any user will do: the image has none of its own (it runs as root), and its files can be
+    /// read by all. The same number as for vLLM, so that a volume can serve both.
+    fn user(&self) -> i64 {
+        2000
+    }
+
+    /// The driver's cache of compiled kernels.
+    fn directories(&self) -> &'static [Directory] {
+        const DIRECTORIES: &[Directory] =
+            &[Directory { volume: "home", path: HOME, size: Bytes::gib(2) }, TMP];
+        DIRECTORIES
+    }
+
+    fn metrics(&self) -> &'static Metrics {
+        &Metrics {
+            path: "/metrics",
+            prompt_tokens: "llamacpp:prompt_tokens_total",
+            generated_tokens: "llamacpp:tokens_predicted_total",
+            running: "llamacpp:requests_processing",
+            waiting: "llamacpp:requests_deferred",
+            kv_cache_use: None,
+        }
+    }
+
+    /// A signal ends the server at once, with whatever it is doing. So the grace is spent before
+    /// the signal, while the server goes on; it gets no new requests by then.
+    fn pre_stop_seconds(&self, shutdown_grace: u32) -> u32 {
+        // A grace of 0 says that requests need not be saved.
+        if shutdown_grace == 0 { 0 } else { shutdown_grace.max(PROPAGATION) }
+    }
+
+    fn stop_seconds(&self, _: u32) -> u32 {
+        TEARDOWN
+    }
+
+    fn reserved_arguments(&self) -> &'static [Reserved] {
+        RESERVED_ARGUMENTS
+    }
+
+    fn abbreviates(&self) -> bool {
+        false
+    }
+
+    fn reserved_environment(&self) -> &'static [Reserved] {
+        RESERVED_ENVIRONMENT
+    }
+
+    fn refused_source(&self, source: &ModelSource) -> Option<String> {
+        match source.location() {
+            Location::Hub { revision, files, .. } => {
+                let files_or = files.unwrap_or_default();
+                if revision != "main" && (files.is_none() || is_pattern(files_or)) {
+                    return Some(format!(
+                        "llama.cpp can fetch revision {revision:?} of a repository only file by \
+                         file; give the exact file name in model.files, or leave model.revision \
+                         out"
+                    ));
+                }
+                (is_pattern(files_or) && quantization(files_or).is_none()).then(|| {
+                    format!(
+                        "model.files {files_or:?} is a pattern that llama.cpp cannot look up; \
+                         give the exact file name, or the quantisation as in *Q4_K_M.gguf"
+                    )
+                })
+            }
+            Location::Path { file, .. } => match file {
+                None => Some(
+                    "llama.cpp must be told which file to load; give it in model.files, or let \
+                     model.uri end in the file's name"
+                        .to_owned(),
+                ),
+                Some(file) if is_pattern(&file) => Some(format!(
+                    "model.files {file:?} is a pattern, and llama.cpp must be told the exact file \
+                     to load; for a model in several files that is the first of them"
+                )),
+                Some(_) => None,
+            },
+        }
+    }
+}
+
+/// Which model: a file, a repository with the quantisation or the file in it, or, for another
+/// commit than the newest (which repositories are always fetched at), the address of the file.
+fn model(args: &mut Vec<String>, source: &ModelSource) {
+    match source.location() {
+        Location::Hub { repository, revision, files } => {
+            let exact = files.filter(|name| !is_pattern(name));
+            match (exact, revision) {
+                (Some(file), "main") => {
+                    pair(args, "--hf-repo", repository);
+                    pair(args, "--hf-file", file);
+                }
+                (Some(file), revision) => {
+                    let name = file.rsplit('/').next().unwrap_or(file);
+                    pair(
+                        args,
+                        "--model-url",
+                        format!("https://huggingface.co/{repository}/resolve/{revision}/{file}"),
+                    );
+                    // Where the download is kept.
+                    pair(args, "--model", format!("{MODEL_PATH}/{name}"));
+                }
+                (None, _) => match files.and_then(quantization) {
+                    Some(quantization) => {
+                        pair(args, "--hf-repo", format!("{repository}:{quantization}"));
+                    }
+                    None => pair(args, "--hf-repo", repository),
+                },
+            }
+            // An image projector that comes with the model would be loaded by itself, and is not
+            // in the estimate; engine.args can ask for it (--mmproj-auto, with gpu.memory).
+            args.push("--no-mmproj".to_owned());
+        }
+        Location::Path { directory, file } => {
+            pair(args, "--model", format!("{directory}/{}", file.unwrap_or_default()));
+            args.push("--offline".to_owned());
+        }
+    }
+}
+
+/// `Q4_K_M` of `*Q4_K_M.gguf`, `*-Q4_K_M*.gguf` or `*Q4_K_M*`: what a repository's files are
+/// looked up by.
+fn quantization(pattern: &str) -> Option<&str> {
+    let name = pattern.strip_suffix(".gguf").unwrap_or(pattern);
+    let name = name.trim_matches('*').trim_matches(['-', '.']);
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    (plain && name.bytes().any(|b| b.is_ascii_digit())).then_some(name)
+}
+
+/// The engine's name for a type of KV cache; `None` where it is the engine's own choice.
+fn cache_type(dtype: KvCacheDtype) -> Option<&'static str> {
+    match dtype {
+        KvCacheDtype::F16 => Some("f16"),
+        KvCacheDtype::Q8_0 => Some("q8_0"),
+        KvCacheDtype::Q4_0 => Some("q4_0"),
+        KvCacheDtype::Auto | KvCacheDtype::FP8 => None,
+    }
+}
+
+const RESERVED_ARGUMENTS: &[Reserved] = &[
+    Reserved {
+        names: &[
+            "-m",
+            "--model",
+            "-mu",
+            "--model-url",
+            "-dr",
+            "--docker-repo",
+            "-hf",
+            "-hfr",
+            "--hf-repo",
+            "-hff",
+            "--hf-file",
+            "--models-dir",
+            "--models-preset",
+            "--models-max",
+        ],
+        instead: "Berth passes the model; use model.uri and model.files",
+    },
+    Reserved {
+        names: &["-hft", "--hf-token"],
+        instead: "a token does not belong in a manifest; use model.secretRef",
+    },
+    Reserved {
+        names: &["-a", "--alias"],
+        instead: "Berth sets the name that clients use; use model.servedName",
+    },
+    Reserved {
+        names: &["-c", "--ctx-size"],
+        instead: "the estimate holds the context; use engine.contextLength",
+    },
+    Reserved {
+        names: &["-np", "--parallel"],
+        instead: "the estimate holds the slots; use engine.maxConcurrency",
+    },
+    Reserved {
+        names: &["-kvu", "--kv-unified", "-no-kvu", "--no-kv-unified"],
+        instead: "every slot must hold a full context; use engine.contextLength and \
+                  engine.maxConcurrency",
+    },
+    Reserved {
+        names: &[
+            "-ngl",
+            "--gpu-layers",
+            "--n-gpu-layers",
+            "-sm",
+            "--split-mode",
+            "-ts",
+            "--tensor-split",
+            "-mg",
+            "--main-gpu",
+            "-dev",
+            "--device",
+            "-fit",
+            "--fit",
+            "--rpc",
+        ],
+        instead: "Berth plans which GPUs hold the model, all of it; use gpu.count",
+    },
+    Reserved {
+        names: &["-ctk", "--cache-type-k", "-ctv", "--cache-type-v"],
+        instead: "the estimate holds the KV cache; use engine.kvCacheDtype",
+    },
+    Reserved {
+        names: &["--host", "--port", "--reuse-port", "--api-prefix"],
+        instead: "Service and probes expect the engine where Berth puts it; use endpoint.port for \
+                  the port that clients see",
+    },
+    Reserved {
+        names: &["--ssl-key-file", "--ssl-cert-file"],
+        instead: "the probes and the Service speak plain HTTP to the engine; end TLS in front of \
+                  the Service",
+    },
+];
+
+const RESERVED_ENVIRONMENT: &[Reserved] = &[
+    Reserved {
+        names: &["LLAMA_ARG_*"],
+        instead: "it sets an argument behind those that Berth computes; write it into engine.args",
+    },
+    Reserved {
+        names: &["AIP_*"],
+        instead: "it moves the server to another port and other paths; leave it out",
+    },
+    Reserved {
+        names: &["LLAMA_CACHE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"],
+        instead: "only the directories that Berth mounts can be written to; the download has its \
+                  own, sized by resources.ephemeralStorage",
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::quantization;
+
+    #[test]
+    fn a_pattern_names_a_quantisation_or_nothing() {
+        for (pattern, name) in [
+            ("*Q4_K_M.gguf", Some("Q4_K_M")),
+            ("*-Q8_0.gguf", Some("Q8_0")),
+            ("*q5_k_m*.gguf", Some("q5_k_m")),
+            ("*.gguf", None),
+            ("*instruct*.gguf", None),
+            ("Qwen?-*.gguf", None),
+            ("a/*Q4_0.gguf", None),
+        ] {
+            assert_eq!(quantization(pattern), name, "{pattern}");
+        }
+    }
+}

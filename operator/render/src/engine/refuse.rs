@@ -1,0 +1,181 @@
+//! What a user's arguments and environment may not do: change what Berth computed, or take the
+//! engine from where its Service, its probes and its claim expect it.
+
+use std::collections::BTreeSet;
+
+use berth_crds::llm_deployment::{EngineType, EnvVar};
+
+use super::{Engine, Reserved, of};
+use crate::ModelSource;
+
+/// Variables by which a process picks GPUs. With a device plugin the kubelet picks them; a process
+/// that picks others would use what was claimed by somebody else.
+const DEVICES: Reserved = Reserved {
+    names: &[
+        "CUDA_VISIBLE_DEVICES",
+        "NVIDIA_VISIBLE_DEVICES",
+        "HIP_VISIBLE_DEVICES",
+        "ROCR_VISIBLE_DEVICES",
+        "GPU_DEVICE_ORDINAL",
+        "ZE_AFFINITY_MASK",
+    ],
+    instead: "which GPUs a replica sees is decided by Berth and the kubelet; leave it out",
+};
+
+/// Why one of a user's arguments is refused: its name, the reason, and the field to use instead.
+/// `None`: all of them may go to the engine.
+pub fn refused_argument(engine: EngineType, args: &[String]) -> Option<String> {
+    let engine = of(engine);
+    args.iter().find_map(|arg| {
+        let name = normal(arg)?;
+        let reserved = engine.reserved_arguments().iter().find(|reserved| {
+            reserved.names.iter().any(|published| {
+                name == *published || engine.abbreviates() && abbreviates(&name, published)
+            })
+        })?;
+        Some(format!("engine.args: {name} is refused: {}", reserved.instead))
+    })
+}
+
+/// Why one of a user's environment variables is refused: its name, the reason, and what to use
+/// instead. `secret`: whether the source has credentials of its own.
+pub fn refused_environment(
+    engine: EngineType,
+    source: &ModelSource,
+    secret: bool,
+    env: &[EnvVar],
+) -> Option<String> {
+    let engine = of(engine);
+    let ours: BTreeSet<&str> = fixed(engine, source).collect();
+    env.iter().find_map(|variable| {
+        let name = variable.name.as_str();
+        let reason = std::iter::once(&DEVICES)
+            .chain(engine.reserved_environment())
+            .find(|reserved| reserved.names.iter().any(|pattern| matches(pattern, name)))
+            .map(|reserved| reserved.instead)
+            .or_else(|| {
+                ours.contains(name).then_some(
+                    "Berth sets it, so that the engine writes only where the pod has room; leave \
+                     it out",
+                )
+            })
+            .or_else(|| {
+                (secret && name == "HF_TOKEN" && matches!(source, ModelSource::Hub { .. }))
+                    .then_some("it comes from model.secretRef; give one of the two")
+            })?;
+        Some(format!("engine.env: {name} is refused: {reason}"))
+    })
+}
+
+/// The names that only Berth sets.
+fn fixed(engine: &'static dyn Engine, source: &ModelSource) -> impl Iterator<Item = &'static str> {
+    engine
+        .env(source)
+        .into_iter()
+        .map(|(name, _)| name)
+        .filter(move |name| !engine.overridable().contains(name))
+}
+
+/// The name of an argument as its engine publishes it: without a value (`--name=value`), without a
+/// key in a structured value (`--name.key`), with dashes for underscores. `None` for values.
+fn normal(arg: &str) -> Option<String> {
+    if !arg.starts_with('-') || arg.len() < 2 {
+        return None;
+    }
+    let name = arg.split('=').next().unwrap_or(arg);
+    Some(if name.starts_with("--") {
+        name.split('.').next().unwrap_or(name).replace('_', "-")
+    } else {
+        name.to_owned()
+    })
+}
+
+/// Whether `name` is a beginning that can stand for `published` alone: longer than the first word
+/// of it, or it would stand for many options and be refused by the engine itself.
+fn abbreviates(name: &str, published: &str) -> bool {
+    name.starts_with("--")
+        && published.starts_with(name)
+        && name[2..].contains('-')
+        && name.len() < published.len()
+}
+
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(beginning) => name.starts_with(beginning),
+        None => name == pattern,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(engine: EngineType, arg: &str) -> Option<String> {
+        refused_argument(engine, &[arg.to_owned()])
+    }
+
+    #[test]
+    fn every_form_of_a_reserved_argument_is_refused() {
+        for (engine, arg, field) in [
+            (EngineType::VLLM, "--gpu-memory-utilization", "gpu.memory"),
+            (EngineType::VLLM, "--gpu-memory-utilization=0.5", "gpu.memory"),
+            (EngineType::VLLM, "--gpu_memory_utilization=0.5", "gpu.memory"),
+            (EngineType::VLLM, "--gpu-memory-util", "gpu.memory"),
+            (EngineType::VLLM, "-tp", "gpu.parallelism.tensor"),
+            (EngineType::VLLM, "-tp=4", "gpu.parallelism.tensor"),
+            (EngineType::VLLM, "--max_model_len", "engine.contextLength"),
+            (EngineType::VLLM, "--config", "engine.args"),
+            (EngineType::LlamaCpp, "-c", "engine.contextLength"),
+            (EngineType::LlamaCpp, "--ctx_size", "engine.contextLength"),
+            (EngineType::LlamaCpp, "-ngl", "gpu.count"),
+            (EngineType::LlamaCpp, "-hf", "model.uri"),
+        ] {
+            let message = refused(engine, arg).unwrap_or_else(|| panic!("{arg} is let through"));
+            assert!(message.contains(field), "{message}");
+        }
+    }
+
+    #[test]
+    fn other_arguments_and_values_pass() {
+        for (engine, arg) in [
+            (EngineType::VLLM, "--enable-prefix-caching"),
+            (EngineType::VLLM, "--max-logprobs"),
+            (EngineType::VLLM, "--tool-call-parser=hermes"),
+            (EngineType::VLLM, "model"),
+            (EngineType::VLLM, "-1"),
+            (EngineType::LlamaCpp, "--flash-attn"),
+            (EngineType::LlamaCpp, "-cram"),
+        ] {
+            assert_eq!(refused(engine, arg), None, "{arg}");
+        }
+    }
+
+    #[test]
+    fn an_environment_that_moves_the_engine_is_refused() {
+        let variable = |name: &str| EnvVar {
+            name: name.to_owned(),
+            value: Some("x".to_owned()),
+            value_from: None,
+        };
+        let hub = ModelSource::Hub {
+            repository: "a/b".to_owned(),
+            revision: "main".to_owned(),
+            files: None,
+        };
+        let refused =
+            |engine, name| refused_environment(engine, &hub, true, &[variable(name)]).is_some();
+        for name in ["CUDA_VISIBLE_DEVICES", "HOME", "HF_HOME", "HF_TOKEN"] {
+            assert!(refused(EngineType::VLLM, name), "{name}");
+            assert!(refused(EngineType::LlamaCpp, name), "{name}");
+        }
+        assert!(refused(EngineType::LlamaCpp, "LLAMA_ARG_CTX_SIZE"));
+        assert!(refused(EngineType::VLLM, "VLLM_PORT"));
+        for name in ["HF_ENDPOINT", "VLLM_NO_USAGE_STATS", "VLLM_LOGGING_LEVEL", "NCCL_DEBUG"] {
+            assert!(!refused(EngineType::VLLM, name), "{name}");
+        }
+        assert_eq!(
+            refused_environment(EngineType::VLLM, &hub, false, &[variable("HF_TOKEN")]),
+            None
+        );
+    }
+}

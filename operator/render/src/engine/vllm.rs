@@ -1,0 +1,287 @@
+//! vLLM. Facts from the source of version 0.33.0 and its Dockerfiles.
+
+use berth_crds::llm_deployment::{KvCacheDtype, Vendor};
+use berth_units::Bytes;
+
+use super::{Directory, Engine, Format, HOME, Metrics, PORT, Reserved, TMP, hub_home, pair};
+use crate::{ModelSource, Template, source::Location};
+
+pub(super) struct Vllm;
+
+/// Of a GPU's total memory, what vLLM takes. An exclusive claim is the whole usable GPU, which the
+/// fleet counts as total − 5 %; the KV cache takes all that weights and activations leave of it.
+/// vLLM counts from the total that the driver reports, which is less than the label's.
+const MEMORY_UTILIZATION: &str = "0.95";
+
+/// Seconds between a pod's deletion and the signal to its engine: by then the endpoints of the
+/// Service are without it on every node, and no new request comes in.
+const PROPAGATION: u32 = 10;
+
+/// Seconds that the engine takes to end once it has no requests.
+const TEARDOWN: u32 = 10;
+
+impl Engine for Vllm {
+    fn name(&self) -> &'static str {
+        "vLLM"
+    }
+
+    fn image(&self, vendor: Vendor) -> &'static str {
+        match vendor {
+            // Built on CUDA 13: needs driver 580 or newer. For older drivers the same version is
+            // published with the suffix -cu129.
+            Vendor::NVIDIA => "docker.io/vllm/vllm-openai:v0.33.0",
+            Vendor::AMD => "docker.io/vllm/vllm-openai-rocm:v0.33.0",
+        }
+    }
+
+    fn format(&self) -> Format {
+        Format::Safetensors
+    }
+
+    fn command(&self) -> &'static [&'static str] {
+        &["vllm", "serve"]
+    }
+
+    fn args(&self, template: &Template) -> Vec<String> {
+        let engine = &template.engine;
+        let mut args = Vec::new();
+        let revision = match template.source.location() {
+            Location::Hub { repository, revision, .. } => {
+                args.push(repository.to_owned());
+                Some(revision.to_owned())
+            }
+            Location::Path { directory, .. } => {
+                args.push(directory);
+                None
+            }
+        };
+        pair(&mut args, "--served-model-name", &template.served_name);
+        if let Some(revision) = revision {
+            if template.trust_remote_code {
+                // Without it, the code would come from the newest commit.
+                pair(&mut args, "--code-revision", &revision);
+            }
+            pair(&mut args, "--revision", revision);
+        }
+        if template.trust_remote_code {
+            args.push("--trust-remote-code".to_owned());
+        }
+        pair(&mut args, "--host", "0.0.0.0");
+        pair(&mut args, "--port", PORT);
+        pair(&mut args, "--tensor-parallel-size", template.tensor);
+        pair(&mut args, "--gpu-memory-utilization", MEMORY_UTILIZATION);
+        pair(&mut args, "--max-model-len", template.context_length);
+        pair(&mut args, "--max-num-seqs", engine.max_num_seqs);
+        pair(&mut args, "--max-num-batched-tokens", engine.max_num_batched_tokens);
+        if engine.kv_cache_dtype == KvCacheDtype::FP8 {
+            pair(&mut args, "--kv-cache-dtype", "fp8");
+        }
+        // The default is 0: a signal aborts the requests in progress.
+        pair(&mut args, "--shutdown-timeout", template.shutdown_grace_seconds);
+        args
+    }
+
+    fn env(&self, source: &ModelSource) -> Vec<(&'static str, String)> {
+        let cache = format!("{HOME}/.cache");
+        let mut env = vec![
+            ("HOME", HOME.to_owned()),
+            // Python and PyTorch look the user up by name; an id without an entry in the image's
+            // /etc/passwd has none, and they fail.
+            ("USER", "berth".to_owned()),
+            ("LOGNAME", "berth".to_owned()),
+            ("XDG_CACHE_HOME", cache.clone()),
+            ("XDG_CONFIG_HOME", format!("{HOME}/.config")),
+            ("HF_HOME", hub_home(source)),
+            ("VLLM_CACHE_ROOT", format!("{cache}/vllm")),
+            ("VLLM_CONFIG_ROOT", format!("{HOME}/.config/vllm")),
+            ("TRITON_CACHE_DIR", format!("{cache}/triton")),
+            ("TORCHINDUCTOR_CACHE_DIR", format!("{cache}/torchinductor")),
+            ("FLASHINFER_WORKSPACE_BASE", HOME.to_owned()),
+            ("NUMBA_CACHE_DIR", format!("{cache}/numba")),
+            ("CUDA_CACHE_PATH", format!("{cache}/nv")),
+            ("VLLM_NO_USAGE_STATS", "1".to_owned()),
+            ("DO_NOT_TRACK", "1".to_owned()),
+            ("HF_HUB_DISABLE_TELEMETRY", "1".to_owned()),
+        ];
+        if matches!(source, ModelSource::Hub { .. }) {
+            // The transfer library's own cache of chunks would double the download's disk.
+            env.push(("HF_XET_CHUNK_CACHE_SIZE_BYTES", "0".to_owned()));
+        } else {
+            env.push(("HF_HUB_OFFLINE", "1".to_owned()));
+            env.push(("TRANSFORMERS_OFFLINE", "1".to_owned()));
+        }
+        env
+    }
+
+    fn overridable(&self) -> &'static [&'static str] {
+        &[
+            "VLLM_NO_USAGE_STATS",
+            "DO_NOT_TRACK",
+            "HF_HUB_DISABLE_TELEMETRY",
+            "HF_HUB_OFFLINE",
+            "TRANSFORMERS_OFFLINE",
+            "HF_XET_CHUNK_CACHE_SIZE_BYTES",
+        ]
+    }
+
+    /// The user `vllm` of the CUDA image (2000). The `ROCm` image has no such user and does not need
+    /// one: everything that is looked up by it stands in the environment.
+    fn user(&self) -> i64 {
+        2000
+    }
+
+    /// Compiled graphs and kernels are some hundred MiB a model; on `ROCm`, and for large models,
+    /// several GiB.
+    fn directories(&self) -> &'static [Directory] {
+        const DIRECTORIES: &[Directory] =
+            &[Directory { volume: "home", path: HOME, size: Bytes::gib(10) }, TMP];
+        DIRECTORIES
+    }
+
+    fn metrics(&self) -> &'static Metrics {
+        &Metrics {
+            path: "/metrics",
+            prompt_tokens: "vllm:prompt_tokens_total",
+            generated_tokens: "vllm:generation_tokens_total",
+            running: "vllm:num_requests_running",
+            waiting: "vllm:num_requests_waiting",
+            kv_cache_use: Some("vllm:kv_cache_usage_perc"),
+        }
+    }
+
+    fn pre_stop_seconds(&self, shutdown_grace: u32) -> u32 {
+        // A grace of 0 says that requests need not be saved.
+        if shutdown_grace == 0 { 0 } else { PROPAGATION }
+    }
+
+    fn stop_seconds(&self, shutdown_grace: u32) -> u32 {
+        shutdown_grace.saturating_add(TEARDOWN)
+    }
+
+    fn reserved_arguments(&self) -> &'static [Reserved] {
+        RESERVED_ARGUMENTS
+    }
+
+    /// Python's argparse takes any unambiguous beginning of an option.
+    fn abbreviates(&self) -> bool {
+        true
+    }
+
+    fn reserved_environment(&self) -> &'static [Reserved] {
+        RESERVED_ENVIRONMENT
+    }
+
+    fn refused_source(&self, source: &ModelSource) -> Option<String> {
+        source.files().map(|files| {
+            format!(
+                "model.files {files:?} picks one GGUF file of many, and vLLM serves whole \
+                 repositories of safetensors; remove model.files, or use engine.type LlamaCpp"
+            )
+        })
+    }
+}
+
+const RESERVED_ARGUMENTS: &[Reserved] = &[
+    Reserved { names: &["--model"], instead: "Berth passes the model; use model.uri" },
+    Reserved {
+        names: &["--revision", "--code-revision"],
+        instead: "the commit is frozen with the revision; use model.revision",
+    },
+    Reserved {
+        names: &["--served-model-name"],
+        instead: "Berth sets the name that clients use; use model.servedName",
+    },
+    Reserved {
+        names: &["--trust-remote-code"],
+        instead: "whether code of the model may run is decided in the spec; use \
+                  model.trustRemoteCode",
+    },
+    Reserved {
+        names: &["--hf-token"],
+        instead: "a token does not belong in a manifest; use model.secretRef",
+    },
+    Reserved {
+        names: &["--tensor-parallel-size", "-tp"],
+        instead: "the planner counts GPUs by it; use gpu.parallelism.tensor",
+    },
+    Reserved {
+        names: &[
+            "--pipeline-parallel-size",
+            "-pp",
+            "--data-parallel-size",
+            "-dp",
+            "--data-parallel-size-local",
+            "-dpl",
+            "--nnodes",
+            "-n",
+            "--node-rank",
+            "-r",
+            "--headless",
+        ],
+        instead: "the planner counts GPUs by it, and places one node's tensor parallelism only; \
+                  use gpu.parallelism.tensor",
+    },
+    Reserved {
+        names: &[
+            "--gpu-memory-utilization",
+            "--device-memory-utilization",
+            "--kv-cache-memory-bytes",
+            "--num-gpu-blocks-override",
+        ],
+        instead: "the memory follows from the claim on the GPU; to change what Berth plans with, \
+                  use gpu.memory",
+    },
+    Reserved {
+        names: &["--max-model-len"],
+        instead: "the estimate holds the context; use engine.contextLength",
+    },
+    Reserved {
+        names: &["--max-num-seqs", "--max-num-batched-tokens"],
+        instead: "the estimate of activations rests on it; to make room for more requests, use \
+                  engine.maxConcurrency",
+    },
+    Reserved {
+        names: &["--kv-cache-dtype"],
+        instead: "the estimate holds the KV cache; use engine.kvCacheDtype",
+    },
+    Reserved {
+        names: &["--shutdown-timeout"],
+        instead: "the pod's grace has to match it; use engine.shutdownGrace",
+    },
+    Reserved {
+        names: &["--host", "--port", "--uds", "--grpc"],
+        instead: "Service and probes expect the engine where Berth puts it; use endpoint.port for \
+                  the port that clients see",
+    },
+    Reserved {
+        names: &["--ssl-keyfile", "--ssl-certfile", "--ssl-ca-certs", "--ssl-cert-reqs"],
+        instead: "the probes and the Service speak plain HTTP to the engine; end TLS in front of \
+                  the Service",
+    },
+    Reserved {
+        names: &["--disable-log-stats"],
+        instead: "it turns the metrics off by which Berth knows whether the engine is busy; leave \
+                  it out",
+    },
+    Reserved {
+        names: &["--download-dir"],
+        instead: "only the directories that Berth mounts can be written to; the download has its \
+                  own, sized by resources.ephemeralStorage",
+    },
+    Reserved {
+        names: &["--config"],
+        instead: "a file could set what Berth computes; write its options into engine.args",
+    },
+];
+
+const RESERVED_ENVIRONMENT: &[Reserved] = &[
+    Reserved {
+        names: &["VLLM_PORT", "VLLM_HOST_IP"],
+        instead: "it moves the engine's internal ports; leave it out",
+    },
+    Reserved {
+        names: &["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE"],
+        instead: "only the directories that Berth mounts can be written to; the download has its \
+                  own, sized by resources.ephemeralStorage",
+    },
+];

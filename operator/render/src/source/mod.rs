@@ -1,0 +1,231 @@
+//! Where a model's files are: from the uri of the spec to volumes, init steps, secrets, and the
+//! path or name that the engine is given.
+//!
+//! One file per scheme. What a tenant names is fetched in the tenant's own pod with the tenant's
+//! own secret; the operator opens none of it.
+
+mod hub;
+mod oci;
+mod pvc;
+mod s3;
+
+use berth_crds::llm_deployment::Model;
+use berth_units::Bytes;
+use k8s_openapi::api::core::v1::{
+    Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, SecretKeySelector, Volume, VolumeMount,
+};
+
+pub use s3::IMAGE as S3_IMAGE;
+
+use crate::{ModelSource, Template, quantity, resources};
+
+/// Where the model's files are in the container. The hub's cache is here too: whatever is large
+/// is in this one place.
+pub const MODEL_PATH: &str = "/model";
+
+const VOLUME: &str = "model";
+
+/// A uri that says nothing about where a model is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseError {
+    /// The scheme is none that Berth knows.
+    #[error(
+        "model.uri {uri:?} has no scheme that Berth knows; \
+         use hf://, oci://, s3:// or pvc://"
+    )]
+    Scheme {
+        /// The uri.
+        uri: String,
+    },
+    /// Something is missing or wrong after the scheme.
+    #[error("model.uri {uri:?} must be {form}")]
+    Form {
+        /// The uri.
+        uri: String,
+        /// The form that the scheme takes.
+        form: &'static str,
+    },
+    /// A path that climbs out of its root.
+    #[error("model.{field} {value:?} must not contain '..'")]
+    Climbs {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: String,
+    },
+}
+
+impl ModelSource {
+    /// The source that a spec names. The API server has checked the form already; this answers the
+    /// same for specs that never met it.
+    pub fn parse(model: &Model) -> Result<Self, ParseError> {
+        let uri = model.uri.as_str();
+        let (scheme, rest) =
+            uri.split_once("://").ok_or_else(|| ParseError::Scheme { uri: uri.to_owned() })?;
+        for (field, value) in [
+            ("uri", Some(rest)),
+            ("files", model.files.as_deref()),
+            ("revision", model.revision.as_deref()),
+        ] {
+            if let Some(value) = value.filter(|v| v.split('/').any(|part| part == "..")) {
+                return Err(ParseError::Climbs { field, value: value.to_owned() });
+            }
+        }
+        let files = model.files.clone();
+        let (source, form) = match scheme {
+            "hf" => (hub::parse(rest, model.revision.as_deref(), files), "hf://ORG/NAME"),
+            "oci" => (oci::parse(rest, files), "oci://REGISTRY/REPOSITORY[:TAG][@sha256:DIGEST]"),
+            "s3" => (s3::parse(rest, files), "s3://BUCKET/PREFIX"),
+            "pvc" => (pvc::parse(rest, files), "pvc://CLAIM[/PATH]"),
+            _ => return Err(ParseError::Scheme { uri: uri.to_owned() }),
+        };
+        source.ok_or_else(|| ParseError::Form { uri: uri.to_owned(), form })
+    }
+
+    /// One file of many, by name or pattern, as the spec gives it.
+    pub fn files(&self) -> Option<&str> {
+        match self {
+            Self::Hub { files, .. }
+            | Self::Oci { files, .. }
+            | Self::S3 { files, .. }
+            | Self::Pvc { files, .. } => files.as_deref(),
+        }
+    }
+
+    /// Whether the files come over the network into a volume that lives as long as the pod.
+    pub fn is_downloaded(&self) -> bool {
+        matches!(self, Self::Hub { .. } | Self::S3 { .. })
+    }
+
+    /// What the engine is told.
+    pub fn location(&self) -> Location<'_> {
+        match self {
+            Self::Hub { repository, revision, files } => {
+                Location::Hub { repository, revision, files: files.as_deref() }
+            }
+            // The prefix itself is cut off by the download.
+            Self::S3 { prefix, files, .. } if is_gguf(prefix) && files.is_none() => {
+                Location::within("", prefix.rsplit('/').next())
+            }
+            Self::S3 { files, .. } | Self::Oci { files, .. } => {
+                Location::within("", files.as_deref())
+            }
+            Self::Pvc { path, files, .. } => Location::within(path, files.as_deref()),
+        }
+    }
+}
+
+/// The path or the name that an engine is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location<'a> {
+    /// A repository on the hub, which the engine's own downloader fetches.
+    Hub {
+        /// `ORG/NAME`.
+        repository: &'a str,
+        /// Branch, tag or commit.
+        revision: &'a str,
+        /// One file of many, by name or pattern.
+        files: Option<&'a str>,
+    },
+    /// Files in the container.
+    Path {
+        /// The directory with the model.
+        directory: String,
+        /// One file in it, by name or pattern; may be in a folder of its own.
+        file: Option<String>,
+    },
+}
+
+impl Location<'_> {
+    fn within(path: &str, files: Option<&str>) -> Self {
+        let (path, file) = match files {
+            Some(_) => (path, files),
+            None if is_gguf(path) => match path.rsplit_once('/') {
+                Some((folder, name)) => (folder, Some(name)),
+                None => ("", Some(path)),
+            },
+            None => (path, None),
+        };
+        let directory =
+            if path.is_empty() { MODEL_PATH.to_owned() } else { format!("{MODEL_PATH}/{path}") };
+        Self::Path { directory, file: file.map(ToOwned::to_owned) }
+    }
+}
+
+/// What a source adds to a pod.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Mounted {
+    /// Volumes.
+    pub volumes: Vec<Volume>,
+    /// Where they are in the engine's container.
+    pub mounts: Vec<VolumeMount>,
+    /// Steps before the engine starts.
+    pub init: Vec<Container>,
+    /// Environment of the engine.
+    pub env: Vec<EnvVar>,
+}
+
+/// What the template's source adds to a pod.
+pub fn mounted(template: &Template) -> Mounted {
+    match &template.source {
+        ModelSource::Hub { .. } => hub::mounted(template),
+        ModelSource::Oci { reference, .. } => oci::mounted(reference, template),
+        ModelSource::S3 { bucket, prefix, files } => {
+            s3::mounted(bucket, prefix, files.as_deref(), template)
+        }
+        ModelSource::Pvc { claim, .. } => pvc::mounted(claim),
+    }
+}
+
+/// Whether a path or pattern names GGUF files.
+pub(crate) fn is_gguf(name: &str) -> bool {
+    name.to_ascii_lowercase().ends_with(".gguf")
+}
+
+/// Whether a name is a pattern.
+pub(crate) fn is_pattern(name: &str) -> bool {
+    name.contains(['*', '?'])
+}
+
+/// The volume that a download lands in.
+fn download(template: &Template) -> Volume {
+    Volume {
+        name: VOLUME.to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource {
+            size_limit: Some(quantity::bytes(download_limit(template))),
+            ..EmptyDirVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
+}
+
+/// All of the pod's disk but the room for everything else: more disk in the spec is more room for
+/// the download.
+fn download_limit(template: &Template) -> Bytes {
+    let rest = template.resources.ephemeral_storage - resources::room(template.engine.type_);
+    rest.max(resources::download_size(template.weight_bytes))
+}
+
+fn mount(read_only: bool) -> VolumeMount {
+    VolumeMount {
+        name: VOLUME.to_owned(),
+        mount_path: MODEL_PATH.to_owned(),
+        read_only: read_only.then_some(true),
+        ..VolumeMount::default()
+    }
+}
+
+fn secret(name: &str, secret: &str, key: &str, optional: bool) -> EnvVar {
+    EnvVar {
+        name: name.to_owned(),
+        value_from: Some(EnvVarSource {
+            secret_key_ref: Some(SecretKeySelector {
+                name: secret.to_owned(),
+                key: key.to_owned(),
+                optional: optional.then_some(true),
+            }),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
+    }
+}
