@@ -133,7 +133,7 @@ deny: ## Licences and origins of dependencies (ADVISORIES=1: known holes too, fr
 	  echo "SKIPPED: licences and origins of dependencies; cargo-deny is not installed, make test-full installs it" >&2
 	  exit 0
 	fi
-	"$$deny" --locked check $(if $(ADVISORIES),advisories) bans licenses sources
+	"$$deny" --locked check --hide-inclusion-graph $(if $(ADVISORIES),advisories) bans licenses sources
 
 $(cargo_deny):
 	@echo "installing cargo-deny $(cargo_deny_version) into $(BERTH_CACHE)"
