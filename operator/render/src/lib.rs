@@ -23,7 +23,7 @@ pub mod vendor;
 pub use budget::budget;
 pub use claim::Claim;
 pub use meta::{Owner, selector};
-pub use pod::{Replica, pod};
+pub use pod::{Replica, pod, pod_name};
 pub use resources::{resources, startup_timeout};
 pub use service::service;
 pub use template::{EngineTemplate, Estimate, ModelSource, Resources, Template};

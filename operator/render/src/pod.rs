@@ -60,8 +60,14 @@ impl Replica {
     /// second pod. At most 63 characters: 40 + 8 + 3 + 2 + 5 and the dashes.
     pub fn name(&self) -> String {
         let Self { deployment, revision, replica, rank, attempt, .. } = self;
-        format!("{}-{revision}-{replica}-{rank}-{attempt}", deployment.name)
+        pod_name(&deployment.name, revision, *replica, *rank, *attempt)
     }
+}
+
+/// The name of a pod: it says all that tells the pod from others, so that two who mean the same pod
+/// meet a conflict.
+pub fn pod_name(deployment: &str, revision: &str, replica: u32, rank: u32, attempt: u32) -> String {
+    format!("{deployment}-{revision}-{replica}-{rank}-{attempt}")
 }
 
 /// The pod of a replica.

@@ -60,7 +60,8 @@ pub fn parse(revision: &ControllerRevision) -> Result<Template, ParseRevisionErr
 ///
 /// FNV-1a over canonical JSON (keys in order, no spaces): the same on every machine, in every
 /// version. It only has to tell the revisions of one deployment apart; a name that is taken by a
-/// different template is answered with a conflict, and never overwritten.
+/// different template is answered with a conflict, and never overwritten. A revision that exists
+/// has its hash in its name and its label: it is read there, never computed again.
 pub fn hash(template: &Template) -> String {
     const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
     let mut text = String::new();

@@ -25,7 +25,8 @@ impl Engine for LlamaCpp {
     fn image(&self, vendor: Vendor) -> &'static str {
         match vendor {
             Vendor::NVIDIA => "ghcr.io/ggml-org/llama.cpp:server-cuda-b11459",
-            Vendor::AMD => "ghcr.io/ggml-org/llama.cpp:server-rocm-b11459",
+            // Not every build is published, and fewer for ROCm than for CUDA.
+            Vendor::AMD => "ghcr.io/ggml-org/llama.cpp:server-rocm-b11277",
         }
     }
 
@@ -308,7 +309,60 @@ const RESERVED_ENVIRONMENT: &[Reserved] = &[
 
 #[cfg(test)]
 mod tests {
-    use super::quantization;
+    use super::*;
+
+    fn hub(revision: &str, files: Option<&str>) -> ModelSource {
+        ModelSource::Hub {
+            repository: "org/model-GGUF".to_owned(),
+            revision: revision.to_owned(),
+            files: files.map(ToOwned::to_owned),
+        }
+    }
+
+    fn pvc(files: Option<&str>) -> ModelSource {
+        ModelSource::Pvc {
+            claim: "models".to_owned(),
+            path: "model".to_owned(),
+            files: files.map(ToOwned::to_owned),
+        }
+    }
+
+    #[test]
+    fn a_model_is_named_in_each_way_it_can_be() {
+        for (source, expected) in [
+            (hub("main", None), "--hf-repo org/model-GGUF --no-mmproj"),
+            (hub("main", Some("*Q4_K_M.gguf")), "--hf-repo org/model-GGUF:Q4_K_M --no-mmproj"),
+            (
+                hub("main", Some("q4/m.gguf")),
+                "--hf-repo org/model-GGUF --hf-file q4/m.gguf --no-mmproj",
+            ),
+            (
+                hub("c0ffee", Some("q4/m.gguf")),
+                "--model-url https://huggingface.co/org/model-GGUF/resolve/c0ffee/q4/m.gguf \
+                 --model /model/m.gguf --no-mmproj",
+            ),
+            (pvc(Some("m.gguf")), "--model /model/model/m.gguf --offline"),
+        ] {
+            assert_eq!(LlamaCpp.refused_source(&source), None, "{source:?}");
+            let mut args = Vec::new();
+            model(&mut args, &source);
+            assert_eq!(args.join(" "), expected);
+        }
+    }
+
+    #[test]
+    fn a_source_that_names_no_file_is_refused_with_the_way_out() {
+        for source in [
+            hub("main", Some("*.gguf")),
+            hub("c0ffee", None),
+            hub("c0ffee", Some("*Q4_K_M.gguf")),
+            pvc(None),
+            pvc(Some("*.gguf")),
+        ] {
+            let message = LlamaCpp.refused_source(&source).unwrap_or_default();
+            assert!(message.contains("model.files"), "{source:?}: {message}");
+        }
+    }
 
     #[test]
     fn a_pattern_names_a_quantisation_or_nothing() {

@@ -90,13 +90,10 @@ fn normal(arg: &str) -> Option<String> {
     })
 }
 
-/// Whether `name` is a beginning that can stand for `published` alone: longer than the first word
-/// of it, or it would stand for many options and be refused by the engine itself.
+/// Whether `name` is a beginning of `published` that the engine may take for it. Where it could
+/// stand for several options, the engine would refuse it itself.
 fn abbreviates(name: &str, published: &str) -> bool {
-    name.starts_with("--")
-        && published.starts_with(name)
-        && name[2..].contains('-')
-        && name.len() < published.len()
+    name.len() > 2 && name.starts_with("--") && published.starts_with(name)
 }
 
 fn matches(pattern: &str, name: &str) -> bool {
@@ -121,6 +118,7 @@ mod tests {
             (EngineType::VLLM, "--gpu-memory-utilization=0.5", "gpu.memory"),
             (EngineType::VLLM, "--gpu_memory_utilization=0.5", "gpu.memory"),
             (EngineType::VLLM, "--gpu-memory-util", "gpu.memory"),
+            (EngineType::VLLM, "--tensor", "gpu.parallelism.tensor"),
             (EngineType::VLLM, "-tp", "gpu.parallelism.tensor"),
             (EngineType::VLLM, "-tp=4", "gpu.parallelism.tensor"),
             (EngineType::VLLM, "--max_model_len", "engine.contextLength"),
@@ -142,6 +140,7 @@ mod tests {
             (EngineType::VLLM, "--max-logprobs"),
             (EngineType::VLLM, "--tool-call-parser=hermes"),
             (EngineType::VLLM, "model"),
+            (EngineType::VLLM, "--"),
             (EngineType::VLLM, "-1"),
             (EngineType::LlamaCpp, "--flash-attn"),
             (EngineType::LlamaCpp, "-cram"),

@@ -229,3 +229,80 @@ fn secret(name: &str, secret: &str, key: &str, optional: bool) -> EnvVar {
         ..EnvVar::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(uri: &str, files: Option<&str>) -> Model {
+        Model {
+            uri: uri.to_owned(),
+            revision: None,
+            files: files.map(ToOwned::to_owned),
+            served_name: None,
+            secret_ref: None,
+            facts: None,
+            trust_remote_code: false,
+        }
+    }
+
+    fn path(uri: &str, files: Option<&str>) -> (String, Option<String>) {
+        match ModelSource::parse(&model(uri, files)).unwrap().location() {
+            Location::Path { directory, file } => (directory, file),
+            hub @ Location::Hub { .. } => panic!("{uri} is {hub:?}"),
+        }
+    }
+
+    #[test]
+    fn the_engine_is_told_where_the_files_are() {
+        for (uri, files, directory, file) in [
+            ("pvc://models", None, "/model", None),
+            ("pvc://models/", None, "/model", None),
+            ("pvc://models/a/b/", None, "/model/a/b", None),
+            ("pvc://models/a/b.gguf", None, "/model/a", Some("b.gguf")),
+            ("pvc://models/b.GGUF", None, "/model", Some("b.GGUF")),
+            ("pvc://models/a", Some("b.gguf"), "/model/a", Some("b.gguf")),
+            ("s3://bucket/a/b/", None, "/model", None),
+            ("s3://bucket/a/b.gguf", None, "/model", Some("b.gguf")),
+            ("s3://bucket/a", Some("c/b.gguf"), "/model", Some("c/b.gguf")),
+            ("oci://registry.example.com:5000/a/b:v1", None, "/model", None),
+            ("oci://registry.example.com/a", Some("b.gguf"), "/model", Some("b.gguf")),
+        ] {
+            let expected = (directory.to_owned(), file.map(ToOwned::to_owned));
+            assert_eq!(path(uri, files), expected, "{uri} {files:?}");
+        }
+    }
+
+    #[test]
+    fn a_repository_has_a_revision() {
+        let mut spec = model("hf://org/name", None);
+        let revision = |spec: &Model| match ModelSource::parse(spec).unwrap() {
+            ModelSource::Hub { revision, .. } => revision,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(revision(&spec), "main");
+        spec.revision = Some("v2".to_owned());
+        assert_eq!(revision(&spec), "v2");
+    }
+
+    #[test]
+    fn what_names_no_model_is_refused_with_the_form() {
+        for (uri, part) in [
+            ("org/name", "hf://"),
+            ("http://example.com/model", "hf://"),
+            ("hf://name", "hf://ORG/NAME"),
+            ("hf://org/name/file", "hf://ORG/NAME"),
+            ("oci://registry", "oci://REGISTRY/REPOSITORY"),
+            ("s3://bucket", "s3://BUCKET/PREFIX"),
+            ("s3://bucket//", "s3://BUCKET/PREFIX"),
+            ("pvc:///path", "pvc://CLAIM"),
+            ("pvc://models/../other", "'..'"),
+        ] {
+            let error = ModelSource::parse(&model(uri, None)).unwrap_err().to_string();
+            assert!(error.contains(uri.rsplit("://").next().unwrap()), "{error}");
+            assert!(error.contains(part), "{error}");
+        }
+        let error = ModelSource::parse(&model("hf://org/name", Some("../x.gguf"))).unwrap_err();
+        assert!(error.to_string().contains("model.files"), "{error}");
+    }
+}
