@@ -27,6 +27,8 @@ pub const LABEL_ATTEMPT: &str = "berth.dev/attempt";
 
 /// On a pod, as JSON: what it takes on its node.
 pub const ANNOTATION_CLAIM: &str = "berth.dev/claim";
+/// On a pod: the UID of the pod whose GPUs it takes over on the same node.
+pub const ANNOTATION_REPLACES: &str = "berth.dev/replaces";
 /// On a ControllerRevision, as JSON: the user's pod-relevant fields it was made from.
 pub const ANNOTATION_SPEC: &str = "berth.dev/spec";
 

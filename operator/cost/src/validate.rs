@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt};
 use rust_decimal::Decimal;
 
 use crate::{
-    money::{Currency, DecimalError},
+    money::{Currency, DecimalError, MoneyError},
     prices::{Basis, HardwarePrice, Per, Prices},
 };
 
@@ -234,6 +234,9 @@ pub enum PriceProblem {
     /// A text that is no acceptable decimal, found by whoever reads the prices from text.
     #[error(transparent)]
     Decimal(#[from] DecimalError),
+    /// A text that is no currency, found likewise.
+    #[error(transparent)]
+    Currency(#[from] MoneyError),
     /// A negative amount.
     #[error("{value} is negative; write an amount of 0 or more")]
     Negative {

@@ -63,6 +63,7 @@ impl Bytes {
     }
 
     /// This amount times `factor`, rounded up; negative factors give zero.
+    #[must_use]
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,

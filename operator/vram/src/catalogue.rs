@@ -11,7 +11,7 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::{GgufType, ModelFacts, Quantization};
+use crate::{GgufType, InvalidFact, ModelFacts, Quantization};
 
 /// What a checkpoint is stored as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,7 +40,7 @@ pub struct Entry {
 }
 
 /// All models that the catalogue knows.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Catalogue {
     safetensors: HashMap<String, Entry>,
     gguf: HashMap<String, BTreeMap<GgufType, Entry>>,
@@ -62,6 +62,22 @@ const FILES: &[(&str, &str)] = &[
     ("qwen2_5", include_str!("catalogue/qwen2_5.json")),
     ("qwen3", include_str!("catalogue/qwen3.json")),
 ];
+
+/// A catalogue file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogueError {
+    /// No JSON, or of another shape.
+    #[error("not a list of models: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Facts that contradict each other.
+    #[error("{model}: {problem}")]
+    Facts {
+        /// The model.
+        model: String,
+        /// What is wrong.
+        problem: InvalidFact,
+    },
+}
 
 /// One entry of a file.
 #[derive(Deserialize)]
@@ -92,6 +108,21 @@ impl Catalogue {
             }
         }
         catalogue
+    }
+
+    /// Adds the models of a JSON file of the same shape as the embedded ones: a list of objects with
+    /// `id`, `licence`, `source`, `facts`, and optionally `aliases`, `gguf` and `revision`. Models
+    /// known already are replaced.
+    pub fn add_json(&mut self, text: &str) -> Result<(), CatalogueError> {
+        let models: Vec<Model> = serde_json::from_str(text)?;
+        for model in &models {
+            model.facts.validate().map_err(|problem| CatalogueError::Facts {
+                model: model.id.clone(),
+                problem,
+            })?;
+        }
+        models.into_iter().for_each(|model| self.add(model));
+        Ok(())
     }
 
     fn add(&mut self, model: Model) {

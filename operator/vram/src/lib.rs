@@ -29,7 +29,7 @@ mod validate;
 mod weights;
 mod workload;
 
-pub use catalogue::{Catalogue, Entry, Format, catalogue};
+pub use catalogue::{Catalogue, CatalogueError, Entry, Format, catalogue};
 pub use error::{EstimateError, InvalidFact};
 pub use estimate::{Basis, Breakdown, Estimate, Vendor, estimate};
 pub use facts::{Mla, ModelFacts, Moe, Recurrent, Window};

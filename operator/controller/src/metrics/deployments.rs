@@ -1,0 +1,104 @@
+//! Replicas, claims and conditions by deployment.
+
+use std::sync::Arc;
+
+use berth_crds::LLMDeployment;
+use kube::ResourceExt;
+use prometheus::{GaugeVec, Registry};
+
+use super::gauges;
+use crate::world::{State, pod::Progress};
+
+/// Deployments in figures.
+pub struct Deployments {
+    replicas: GaugeVec,
+    vram: GaugeVec,
+    gpus: GaugeVec,
+    conditions: GaugeVec,
+    position: GaugeVec,
+}
+
+/// Conditions that are worth an alert.
+const CONDITIONS: [&str; 5] = ["Ready", "Placed", "Progressing", "Degraded", "Stalled"];
+
+impl Deployments {
+    /// Registers them.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let labels = ["namespace", "deployment"];
+        let with = |more: &'static str| ["namespace", "deployment", more];
+        Ok(Self {
+            replicas: gauges(
+                registry,
+                "berth_deployment_replicas",
+                "Replicas by state: desired, existing, updated (of the newest revision), ready.",
+                &with("state"),
+            )?,
+            vram: gauges(
+                registry,
+                "berth_deployment_claimed_vram_bytes",
+                "VRAM that the replicas claim.",
+                &labels,
+            )?,
+            gpus: gauges(
+                registry,
+                "berth_deployment_claimed_gpus",
+                "GPUs that the replicas claim.",
+                &labels,
+            )?,
+            conditions: gauges(
+                registry,
+                "berth_deployment_condition",
+                "1 where a condition holds, 0 where it does not.",
+                &with("condition"),
+            )?,
+            position: gauges(
+                registry,
+                "berth_deployment_queue_position",
+                "Place in the queue for GPUs, from 1; absent where nothing waits.",
+                &labels,
+            )?,
+        })
+    }
+
+    /// Reads them from the world. Deployments that are gone drop out.
+    pub fn refresh(&self, state: &State, deployments: &[Arc<LLMDeployment>]) {
+        for gauge in [&self.replicas, &self.vram, &self.gpus, &self.conditions, &self.position] {
+            gauge.reset();
+        }
+        for deployment in deployments {
+            let namespace = deployment.namespace().unwrap_or_default();
+            let name = deployment.name_any();
+            let uid = deployment.uid().unwrap_or_default();
+            let labels = [namespace.as_str(), name.as_str()];
+            let pods = state.replicas_of(&uid);
+            let holding =
+                || pods.iter().filter(|pod| !matches!(pod.progress, Progress::Ended { .. }));
+            let vram: u64 = holding()
+                .map(|pod| pod.claim.bytes_per_gpu.get() * u64::from(pod.claim.gpus))
+                .sum();
+            let gpus: u32 = holding().map(|pod| pod.claim.gpus).sum();
+            self.vram.with_label_values(&labels).set(vram as f64);
+            self.gpus.with_label_values(&labels).set(gpus.into());
+
+            let status = deployment.status.clone().unwrap_or_default();
+            let ready = pods.iter().filter(|pod| pod.is_ready()).count();
+            for (kind, count) in [
+                ("desired", f64::from(deployment.desired_replicas())),
+                ("existing", f64::from(status.replicas)),
+                ("updated", f64::from(status.updated_replicas)),
+                ("ready", ready as f64),
+            ] {
+                self.replicas.with_label_values(&[labels[0], labels[1], kind]).set(count);
+            }
+            for type_ in CONDITIONS {
+                let holds = deployment.condition(type_).is_some_and(|c| c.status == "True");
+                let value = if holds { 1.0 } else { 0.0 };
+                self.conditions.with_label_values(&[labels[0], labels[1], type_]).set(value);
+            }
+            let waiting = state.queue.iter().find(|waiting| waiting.key.uid == uid);
+            if let Some(position) = waiting.and_then(|w| state.queue.position(&w.key)) {
+                self.position.with_label_values(&labels).set((position + 1) as f64);
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! VRAM and GPUs by node and product.
+
+use prometheus::{GaugeVec, Registry};
+
+use super::gauges;
+
+/// The fleet in figures.
+pub struct Fleet {
+    vram: GaugeVec,
+    gpus: GaugeVec,
+    schedulable: GaugeVec,
+}
+
+impl Fleet {
+    /// Registers them.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        Ok(Self {
+            vram: gauges(
+                registry,
+                "berth_fleet_vram_bytes",
+                "VRAM of a node by state: claimed by replicas, held by foreign pods, free to be \
+                 claimed, reserved (never claimed), unusable. The states add up to the total.",
+                &["node", "product", "state"],
+            )?,
+            gpus: gauges(
+                registry,
+                "berth_fleet_gpus",
+                "GPUs of a node by state: claimed, foreign, free, unusable.",
+                &["node", "product", "state"],
+            )?,
+            schedulable: gauges(
+                registry,
+                "berth_fleet_node_schedulable",
+                "1 where new replicas may go: the node is ready and not cordoned.",
+                &["node", "product"],
+            )?,
+        })
+    }
+
+    /// Reads them from the ledger.
+    pub fn refresh(&self, fleet: &berth_planner::Fleet) {
+        self.vram.reset();
+        self.gpus.reset();
+        self.schedulable.reset();
+        for node in fleet.totals() {
+            let (name, product) = (node.node.as_str(), node.product.as_str());
+            for (state, bytes) in [
+                ("claimed", node.vram_claimed),
+                ("foreign", node.vram_foreign),
+                ("free", node.vram_free),
+                ("reserved", node.vram_reserved),
+                ("unusable", node.vram_unusable),
+            ] {
+                self.vram.with_label_values(&[name, product, state]).set(bytes.get() as f64);
+            }
+            for (state, gpus) in [
+                ("claimed", node.gpus_claimed),
+                ("foreign", node.gpus_foreign),
+                ("free", node.gpus_free),
+                ("unusable", node.gpus_unusable),
+            ] {
+                self.gpus.with_label_values(&[name, product, state]).set(gpus.into());
+            }
+            let schedulable = if node.schedulable { 1.0 } else { 0.0 };
+            self.schedulable.with_label_values(&[name, product]).set(schedulable);
+        }
+    }
+}

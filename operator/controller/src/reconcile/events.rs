@@ -1,0 +1,92 @@
+//! Events on what people look for. An event that cannot be written is logged and forgotten: it
+//! never hides what it was about.
+
+use berth_crds::{LLMDeployment, LLMDeploymentStatus};
+use kube::{
+    Resource,
+    runtime::events::{Event, EventType, Recorder},
+};
+
+use super::conditions;
+use crate::leader::Leadership;
+
+/// Writes events about deployments while we lead.
+#[derive(Clone)]
+pub struct Events {
+    recorder: Recorder,
+    leadership: Leadership,
+}
+
+impl Events {
+    /// Events through a recorder.
+    pub fn new(recorder: Recorder, leadership: Leadership) -> Self {
+        Self { recorder, leadership }
+    }
+
+    /// Something that is as it should be.
+    pub async fn normal(&self, about: &LLMDeployment, reason: &str, note: String) {
+        self.publish(about, EventType::Normal, reason, note).await;
+    }
+
+    /// Something that somebody should look at.
+    pub async fn warning(&self, about: &LLMDeployment, reason: &str, note: String) {
+        self.publish(about, EventType::Warning, reason, note).await;
+    }
+
+    /// What changed from one status to the next.
+    pub async fn changed(
+        &self,
+        about: &LLMDeployment,
+        before: Option<&LLMDeploymentStatus>,
+        after: &LLMDeploymentStatus,
+    ) {
+        let find = |status: &LLMDeploymentStatus, type_: &str| {
+            status.conditions.iter().find(|condition| condition.type_ == type_).cloned()
+        };
+        let state = |type_: &str| {
+            let before = before.and_then(|before| find(before, type_));
+            let after = find(after, type_)?;
+            let same = before.is_some_and(|before| {
+                before.status == after.status && before.reason == after.reason
+            });
+            (!same).then_some(after)
+        };
+        if let Some(ready) = state(conditions::READY).filter(|ready| ready.status == "True") {
+            self.normal(about, &ready.reason, ready.message).await;
+        }
+        let waits = state(conditions::PLACED)
+            .filter(|placed| placed.status == "False" && placed.reason != "Placing");
+        let fails = state(conditions::DEGRADED).filter(|degraded| degraded.status == "True");
+        let stalled = state(conditions::STALLED);
+        let mut told: Vec<String> = Vec::new();
+        for condition in [stalled, waits, fails].into_iter().flatten() {
+            if !told.contains(&condition.reason) {
+                self.warning(about, &condition.reason, condition.message).await;
+                told.push(condition.reason);
+            }
+        }
+    }
+
+    async fn publish(&self, about: &LLMDeployment, type_: EventType, reason: &str, note: String) {
+        if self.leadership.check().is_err() {
+            return;
+        }
+        // The API takes notes of up to 1024 bytes.
+        let mut note = note;
+        if note.len() > 1000 {
+            let end = (0..=1000).rev().find(|&end| note.is_char_boundary(end)).unwrap_or(0);
+            note.truncate(end);
+            note.push('…');
+        }
+        let event = Event {
+            type_,
+            reason: reason.to_owned(),
+            note: Some(note),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = self.recorder.publish(&event, &about.object_ref(&())).await {
+            tracing::warn!(%error, reason, "cannot write an event");
+        }
+    }
+}

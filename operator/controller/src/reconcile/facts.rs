@@ -1,0 +1,174 @@
+//! What is known about a model: from the manifest, else from the catalogue. Pure.
+
+use berth_crds::{
+    LLMDeploymentSpec,
+    llm_deployment::{self as api, EngineType, Facts, KvCacheDtype, Model, ModelSummary},
+};
+use berth_vram::{
+    Catalogue, Engine, GgufType, KvDtype, Mla, ModelFacts, Moe, Quantization, Recurrent, Window,
+    parameters, weights,
+};
+
+use super::problem::Problem;
+
+/// The facts about a model, and where they come from.
+pub struct Known {
+    /// The facts.
+    pub facts: ModelFacts,
+    /// `Manifest`, or the catalogue's source.
+    pub source: String,
+    /// Licence, where the catalogue knows it.
+    pub licence: Option<String>,
+}
+
+impl Known {
+    /// The summary for status.
+    pub fn summary(&self, spec: &LLMDeploymentSpec) -> ModelSummary {
+        let name = spec.model.served_name.clone().unwrap_or_else(|| {
+            let path = spec.model.uri.split("://").last().unwrap_or_default();
+            let path = path.split('@').next().unwrap_or(path);
+            let last = path.trim_end_matches('/').rsplit('/').next().unwrap_or(path);
+            last.split(':').next().unwrap_or(last).to_owned()
+        });
+        ModelSummary {
+            name,
+            parameters: i64::try_from(parameters(&self.facts)).ok(),
+            weight_bytes: i64::try_from(weights(&self.facts).get()).unwrap_or(i64::MAX),
+            facts: self.source.clone(),
+            licence: self.licence.clone(),
+        }
+    }
+}
+
+/// Finds the facts about a model.
+pub fn find(model: &Model, catalogue: &Catalogue) -> Result<Known, Problem> {
+    if let Some(facts) = &model.facts {
+        let facts = from_manifest(facts, model.files.as_deref())?;
+        facts.validate().map_err(|error| Problem::InvalidFacts(error.to_string()))?;
+        return Ok(Known { facts, source: "Manifest".to_owned(), licence: None });
+    }
+    let unknown = |missing: &str| Problem::UnknownModel {
+        model: model.uri.clone(),
+        missing: missing.to_owned(),
+    };
+    let repository = model.uri.strip_prefix("hf://");
+    if let Some(repository) = repository {
+        if catalogue.is_gguf(repository) && model.files.is_none() {
+            return Err(unknown(
+                "the repository holds several files; name one in spec.model.files, such as \
+                 \"*Q4_K_M.gguf\"",
+            ));
+        }
+        if let Some(entry) = catalogue.find(repository, model.files.as_deref()) {
+            return Ok(Known {
+                facts: entry.facts.clone(),
+                source: entry.source.clone(),
+                licence: Some(entry.licence.clone()),
+            });
+        }
+    }
+    Err(unknown(
+        "layers, hiddenSize, attentionHeads, kvHeads, vocabSize, maxContext, and \
+         intermediateSize, parameters or weightBytes are missing",
+    ))
+}
+
+fn from_manifest(facts: &Facts, files: Option<&str>) -> Result<ModelFacts, Problem> {
+    let number = |value: i32| u32::try_from(value).unwrap_or(0);
+    let large = |value: i64| u64::try_from(value).unwrap_or(0);
+    Ok(ModelFacts {
+        parameters: facts.parameters.map(large),
+        layers: number(facts.layers),
+        hidden_size: number(facts.hidden_size),
+        intermediate_size: facts.intermediate_size.map_or(0, number),
+        attention_heads: number(facts.attention_heads),
+        kv_heads: number(facts.kv_heads),
+        head_dim: facts
+            .head_dim
+            .map_or(number(facts.hidden_size) / number(facts.attention_heads).max(1), number),
+        vocab_size: number(facts.vocab_size),
+        max_context: number(facts.max_context),
+        tied_embeddings: facts.tied_embeddings,
+        gated: true,
+        other_parameters: 0,
+        mla: facts.mla.as_ref().map(|mla| Mla {
+            kv_lora_rank: number(mla.kv_lora_rank),
+            qk_rope_head_dim: number(mla.qk_rope_head_dim),
+            qk_nope_head_dim: number(mla.qk_nope_head_dim),
+            v_head_dim: number(mla.v_head_dim),
+            q_lora_rank: mla.q_lora_rank.map(number),
+            indexer_bytes_per_token: 0,
+        }),
+        moe: facts.moe.as_ref().map(|moe| Moe {
+            experts: number(moe.experts),
+            experts_per_token: number(moe.experts_per_token),
+            expert_intermediate_size: number(moe.expert_intermediate_size),
+            shared_experts: number(moe.shared_experts),
+            shared_expert_intermediate_size: None,
+            dense_layers: number(moe.dense_layers),
+        }),
+        window: facts.sliding_window.as_ref().map(|window| Window {
+            tokens: number(window.tokens),
+            windowed_layers: number(window.layers),
+        }),
+        recurrent: facts.recurrent.as_ref().map(|recurrent| Recurrent {
+            attention_layers: number(recurrent.attention_layers),
+            state_bytes_per_sequence: large(recurrent.state_bytes_per_sequence),
+        }),
+        quantization: quantization(facts, files)?,
+        weight_bytes: facts.weight_bytes.map(large),
+    })
+}
+
+fn quantization(facts: &Facts, files: Option<&str>) -> Result<Quantization, Problem> {
+    let grouped = facts.grouped.as_ref();
+    let bits = grouped.map_or(4, |grouped| u8::try_from(grouped.bits).unwrap_or(4));
+    let group_size =
+        grouped.map_or(128, |grouped| u32::try_from(grouped.group_size).unwrap_or(128));
+    Ok(match facts.quantization {
+        api::Quantization::None => Quantization::None,
+        api::Quantization::FP8 => Quantization::Fp8,
+        api::Quantization::INT8 => Quantization::Int8,
+        api::Quantization::AWQ => Quantization::Awq { bits, group_size },
+        api::Quantization::GPTQ => Quantization::Gptq { bits, group_size },
+        api::Quantization::MXFP4 => Quantization::Mxfp4,
+        api::Quantization::NVFP4 => Quantization::Nvfp4,
+        api::Quantization::GGUF => {
+            let type_ = files.and_then(GgufType::from_file_name).ok_or_else(|| {
+                Problem::InvalidFacts(
+                    "quantization GGUF needs the type in the name of spec.model.files, such as \
+                     \"model-Q4_K_M.gguf\""
+                        .to_owned(),
+                )
+            })?;
+            Quantization::Gguf(type_)
+        }
+    })
+}
+
+/// The engine in the estimator's words.
+pub fn engine(engine: EngineType) -> Engine {
+    match engine {
+        EngineType::VLLM => Engine::Vllm,
+        EngineType::LlamaCpp => Engine::LlamaCpp,
+    }
+}
+
+/// The vendor in the estimator's words.
+pub fn vendor(vendor: api::Vendor) -> berth_vram::Vendor {
+    match vendor {
+        api::Vendor::NVIDIA => berth_vram::Vendor::Nvidia,
+        api::Vendor::AMD => berth_vram::Vendor::Amd,
+    }
+}
+
+/// How keys and values are stored, in the estimator's words.
+pub fn kv_dtype(dtype: KvCacheDtype) -> KvDtype {
+    match dtype {
+        KvCacheDtype::Auto => KvDtype::Auto,
+        KvCacheDtype::FP8 => KvDtype::Fp8,
+        KvCacheDtype::F16 => KvDtype::F16,
+        KvCacheDtype::Q8_0 => KvDtype::Q8_0,
+        KvCacheDtype::Q4_0 => KvDtype::Q4_0,
+    }
+}

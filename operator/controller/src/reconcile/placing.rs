@@ -1,0 +1,247 @@
+//! Which nodes the missing pods go to. Pure: reads the ledger, and says what to claim.
+//!
+//! Order of what gives way: the full context on the fewest GPUs that are free now, then waiting
+//! for a node that could hold it, and only where no node ever could, half the context. So a
+//! revision that is not frozen yet is frozen here, by its first placement.
+
+use std::collections::BTreeMap;
+
+use berth_crds::llm_deployment::{Placement as Asked, Strategy, Toleration, Vendor};
+use berth_planner::{
+    NodeName, OccupantId, Overlay, Placement, Refusal, Request, could_ever, place,
+};
+use berth_render::{Template, vendor};
+
+use super::{intend::Need, resolve::Wish};
+
+/// Where one missing pod goes.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// What it is rendered from.
+    pub template: Template,
+    /// The node, and what is claimed there.
+    pub placement: Placement,
+    /// Whether it takes over the GPUs of the pod that it replaces, on that pod's node.
+    pub in_place: bool,
+}
+
+/// Why a missing pod goes nowhere.
+#[derive(Clone, Debug)]
+pub struct Misfit {
+    /// What was asked for.
+    pub request: Request,
+    /// Node by node, grouped.
+    pub refusal: Refusal,
+    /// Whether a node of this cluster could hold it once it is free.
+    pub ever: bool,
+    /// The longest context that would be placed, where a shorter one helps.
+    pub would_fit: Option<u32>,
+}
+
+/// What is fixed about a deployment's requests beside the template.
+#[derive(Clone, Debug, Default)]
+pub struct Terms {
+    /// Close together, or far apart.
+    pub strategy: Strategy,
+    /// Nodes to leave out, with the reason.
+    pub avoid: BTreeMap<NodeName, String>,
+    /// Nodes that hold replicas of this deployment, and how many.
+    pub siblings: BTreeMap<NodeName, u32>,
+}
+
+impl Terms {
+    /// The terms of a deployment.
+    pub fn new(asked: &Asked, avoid: BTreeMap<NodeName, String>) -> Self {
+        Self { strategy: asked.strategy, avoid, siblings: BTreeMap::new() }
+    }
+}
+
+/// Places a pod of a frozen revision.
+pub fn place_frozen(
+    overlay: &Overlay<'_>,
+    template: &Template,
+    need: &Need,
+    terms: &Terms,
+) -> Result<Placed, Misfit> {
+    let request = request(template, need, terms);
+    match fit(overlay, &request, need) {
+        Ok((placement, in_place)) => Ok(Placed { template: template.clone(), placement, in_place }),
+        Err(refusal) => {
+            let ever = could_ever(overlay.fleet(), &request).is_ok();
+            Err(Misfit { request, refusal, ever, would_fit: None })
+        }
+    }
+}
+
+/// Places the first pod of a revision that is not frozen yet, and so decides its context, GPU
+/// count and vendor.
+pub fn place_first(
+    overlay: &Overlay<'_>,
+    wish: &Wish,
+    need: &Need,
+    terms: &Terms,
+) -> Result<Placed, Misfit> {
+    let mut last = None;
+    for &context in &wish.contexts {
+        match at_context(overlay, wish, context, need, terms) {
+            Ok(placed) => return Ok(placed),
+            Err(misfit) if misfit.ever => {
+                return Err(advised(misfit, overlay, wish, context, need, terms));
+            }
+            Err(misfit) => {
+                last.get_or_insert((context, misfit));
+            }
+        }
+    }
+    let (context, misfit) = last.unwrap_or_else(|| {
+        let request = Request::default();
+        let refusal = Refusal { reasons: Vec::new(), nearest: None };
+        (0, Misfit { request, refusal, ever: false, would_fit: None })
+    });
+    Err(advised(misfit, overlay, wish, context, need, terms))
+}
+
+/// The request of a pod of a template.
+pub fn request(template: &Template, need: &Need, terms: &Terms) -> Request {
+    let mut avoid = terms.avoid.clone();
+    avoid.extend(need.avoid.clone());
+    let by_custom = berth_planner::Toleration {
+        key: vendor::profile(template.vendor).taint.to_owned(),
+        operator: berth_planner::Operator::Exists,
+        ..berth_planner::Toleration::default()
+    };
+    let users = template.tolerations.iter().map(toleration);
+    Request {
+        gpus: template.gpus,
+        vram_per_gpu: template.estimate.total,
+        resources: berth_planner::Resources::of_pod(
+            template.resources.cpu,
+            template.resources.memory,
+            template.resources.ephemeral_storage,
+        ),
+        vendor: Some(planner_vendor(template.vendor)),
+        products: template.products.clone(),
+        node_selector: template.node_selector.clone(),
+        tolerations: users.chain([by_custom]).collect(),
+        avoid,
+        strategy: match terms.strategy {
+            Strategy::Pack => berth_planner::Strategy::Pack,
+            Strategy::Spread => berth_planner::Strategy::Spread,
+        },
+        siblings: terms.siblings.clone(),
+    }
+}
+
+/// The vendor in the planner's words.
+pub fn planner_vendor(vendor: Vendor) -> berth_planner::Vendor {
+    match vendor {
+        Vendor::NVIDIA => berth_planner::Vendor::Nvidia,
+        Vendor::AMD => berth_planner::Vendor::Amd,
+    }
+}
+
+fn toleration(toleration: &Toleration) -> berth_planner::Toleration {
+    use berth_crds::llm_deployment::{Effect, Operator};
+    berth_planner::Toleration {
+        key: toleration.key.clone().unwrap_or_default(),
+        operator: match toleration.operator {
+            Operator::Equal => berth_planner::Operator::Equal,
+            Operator::Exists => berth_planner::Operator::Exists,
+        },
+        value: toleration.value.clone().unwrap_or_default(),
+        effect: toleration.effect.map(|effect| match effect {
+            Effect::NoSchedule => berth_planner::Effect::NoSchedule,
+            Effect::PreferNoSchedule => berth_planner::Effect::PreferNoSchedule,
+            Effect::NoExecute => berth_planner::Effect::NoExecute,
+        }),
+    }
+}
+
+/// One context on all GPU counts and vendors: the fewest GPUs that are free now, and of the vendors
+/// the better fit. Failing that, the misfit of the fewest GPUs that a node could ever offer.
+fn at_context(
+    overlay: &Overlay<'_>,
+    wish: &Wish,
+    context: u32,
+    need: &Need,
+    terms: &Terms,
+) -> Result<Placed, Misfit> {
+    let mut misfits: Vec<Misfit> = Vec::new();
+    for &gpus in &wish.degrees {
+        let mut best: Option<Placed> = None;
+        for &vendor in &wish.vendors {
+            let Ok(template) = wish.template(context, gpus, vendor) else { continue };
+            match place_frozen(overlay, &template, need, terms) {
+                Ok(placed) => {
+                    let better = best.as_ref().is_none_or(|best| {
+                        (placed.in_place, placed.placement.score)
+                            < (best.in_place, best.placement.score)
+                    });
+                    if better {
+                        best = Some(placed);
+                    }
+                }
+                Err(misfit) => misfits.push(misfit),
+            }
+        }
+        if let Some(best) = best {
+            return Ok(best);
+        }
+    }
+    let first_ever = misfits.iter().position(|misfit| misfit.ever);
+    let nearest = first_ever.or_else(|| {
+        // Nothing ever fits: tell of the count whose need on each GPU is smallest.
+        let smallest = misfits.iter().enumerate().min_by_key(|(_, m)| m.request.vram_per_gpu);
+        smallest.map(|(index, _)| index)
+    });
+    Err(match nearest {
+        Some(index) => misfits.swap_remove(index),
+        None => Misfit {
+            request: Request::default(),
+            refusal: Refusal { reasons: Vec::new(), nearest: None },
+            ever: false,
+            would_fit: None,
+        },
+    })
+}
+
+/// Beside free GPUs, or failing that in place of the pod that is to be replaced.
+fn fit(
+    overlay: &Overlay<'_>,
+    request: &Request,
+    need: &Need,
+) -> Result<(Placement, bool), Refusal> {
+    let refusal = match place(overlay, request) {
+        Ok(placement) => return Ok((placement, false)),
+        Err(refusal) => refusal,
+    };
+    if let Some(old) = &need.replaces {
+        let mut without = overlay.clone();
+        if without.remove(&OccupantId::from(old.uid.as_str()))
+            && let Ok(placement) = place(&without, request)
+            && placement.node == old.node
+        {
+            return Ok((placement, true));
+        }
+    }
+    Err(refusal)
+}
+
+/// Adds the longest context that would be placed: searched for, so that it holds word for word.
+fn advised(
+    misfit: Misfit,
+    overlay: &Overlay<'_>,
+    wish: &Wish,
+    context: u32,
+    need: &Need,
+    terms: &Terms,
+) -> Misfit {
+    const STEP: u32 = 256;
+    let fits = |context: u32| at_context(overlay, wish, context, need, terms).is_ok();
+    let (mut yes, mut no) = (0, context.div_ceil(STEP));
+    while yes + 1 < no {
+        let middle = u32::midpoint(yes, no);
+        if fits(middle * STEP) { yes = middle } else { no = middle }
+    }
+    Misfit { would_fit: (yes > 0).then_some(yes * STEP), ..misfit }
+}

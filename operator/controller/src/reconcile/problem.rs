@@ -1,0 +1,85 @@
+//! What can be wrong with a spec that the API server cannot see. Each is shown as a condition, with
+//! what to do.
+
+/// Something that only the user can put right. What runs goes on untouched.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// The model is neither in the catalogue nor described.
+    #[error(
+        "nothing is known about the model {model}: {missing}; give spec.model.facts (the numbers \
+         stand in the model's config.json)"
+    )]
+    UnknownModel {
+        /// The model's uri.
+        model: String,
+        /// What is missing.
+        missing: String,
+    },
+    /// The facts contradict each other.
+    #[error("spec.model.facts cannot be right: {0}")]
+    InvalidFacts(String),
+    /// The uri cannot be read.
+    #[error("spec.model.uri: {0}")]
+    InvalidModelUri(String),
+    /// The engine does not serve files of that format.
+    #[error("{0}")]
+    UnsupportedFormat(String),
+    /// The model cannot be split as asked.
+    #[error("spec.gpu: {0}")]
+    InvalidParallelism(String),
+    /// The context is longer than the model allows.
+    #[error("spec.engine.contextLength: {0}")]
+    ContextTooLong(String),
+    /// An amount cannot be read.
+    #[error("{field}: {problem}")]
+    InvalidAmount {
+        /// The field.
+        field: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// An argument or a variable that Berth sets itself.
+    #[error("spec.engine: {0}")]
+    ReservedArgument(String),
+    /// The priority class is not there.
+    #[error(
+        "spec.priorityClassName: there is no PriorityClass {0}; create it with preemptionPolicy \
+         Never, or leave the field out"
+    )]
+    PriorityClassNotFound(String),
+    /// The priority class lets kube-scheduler preempt.
+    #[error(
+        "spec.priorityClassName: the PriorityClass {0} preempts; Berth plans preemption itself, so \
+         it must have preemptionPolicy Never"
+    )]
+    PriorityClassPreempts(String),
+    /// A claim that holds the model is not there.
+    #[error(
+        "spec.model.uri: there is no PersistentVolumeClaim {0} in this namespace; create it, or \
+         correct the name"
+    )]
+    ClaimNotFound(String),
+    /// The API server refused an object for good.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl Problem {
+    /// The reason in conditions and events.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::UnknownModel { .. } => "UnknownModel",
+            Self::InvalidFacts(_) => "InvalidFacts",
+            Self::InvalidModelUri(_) => "InvalidModelUri",
+            Self::UnsupportedFormat(_) => "UnsupportedFormat",
+            Self::InvalidParallelism(_) => "InvalidParallelism",
+            Self::ContextTooLong(_) => "ContextTooLong",
+            Self::InvalidAmount { .. } => "InvalidAmount",
+            Self::ReservedArgument(_) => "ReservedArgument",
+            Self::PriorityClassNotFound(_) => "PriorityClassNotFound",
+            Self::PriorityClassPreempts(_) => "PriorityClassPreempts",
+            Self::ClaimNotFound(_) => "ClaimNotFound",
+            Self::Refused(_) => "Refused",
+        }
+    }
+}

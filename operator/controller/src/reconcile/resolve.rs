@@ -1,0 +1,405 @@
+//! From a spec to what Berth would run: every choice that the spec leaves open is made here, but
+//! for those that need the fleet (GPU count, vendor, and how much context fits). Pure.
+//!
+//! A revision is frozen: once one serves, every choice that an edit does not touch is taken from
+//! it, never from newer defaults.
+
+use std::collections::BTreeMap;
+
+use berth_crds::{
+    LLMDeployment, LLMDeploymentSpec,
+    llm_deployment::{EngineType, KvCacheDtype, ModelSummary, Vendor},
+};
+use berth_render::{
+    EngineTemplate, Estimate, ModelSource, Resources, Template,
+    engine::{self, Format},
+    resources, startup_timeout,
+};
+use berth_units::Bytes;
+use berth_vram::{
+    Catalogue, EstimateError, ModelFacts, Parallelism, Workload, estimate, tensor_degrees,
+};
+use serde_json::Value;
+
+use super::{
+    canonical::{canonical, same},
+    facts,
+    problem::Problem,
+};
+
+/// The longest context that Berth chooses by itself, in tokens.
+pub const DEFAULT_CONTEXT: u32 = 32_768;
+/// The shortest context that Berth falls back to by itself, in tokens.
+pub const LEAST_CONTEXT: u32 = 4_096;
+/// The most GPUs of one node that Berth chooses by itself.
+const MOST_GPUS: u32 = 16;
+/// vLLM's `--max-num-seqs`. It decides the activation's size, so it is pinned and frozen.
+const MAX_NUM_SEQS: u32 = 256;
+/// vLLM's `--max-num-batched-tokens`, pinned likewise.
+const MAX_NUM_BATCHED_TOKENS: u32 = 8_192;
+/// How long a pod may go on with its requests when it is stopped.
+const SHUTDOWN_GRACE_SECONDS: u32 = 60;
+/// Vendors to try where the spec names none.
+const VENDORS: [Vendor; 2] = [Vendor::NVIDIA, Vendor::AMD];
+/// The class of pods that name none.
+pub const DEFAULT_PRIORITY_CLASS: &str = "berth-default";
+
+/// What the administrator configured.
+#[derive(Debug)]
+pub struct Defaults {
+    /// Models that Berth knows.
+    pub catalogue: Catalogue,
+    /// Images in place of those built in.
+    pub images: BTreeMap<(EngineType, Vendor), String>,
+    /// Runtime classes by vendor.
+    pub runtime_classes: BTreeMap<Vendor, String>,
+}
+
+/// The revision that serves.
+#[derive(Clone, Debug)]
+pub struct Serving<'a> {
+    /// The canonical spec it was made from.
+    pub spec: &'a Value,
+    /// Its template.
+    pub template: &'a Template,
+}
+
+/// What is to run, but for the choices that need the fleet.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// The spec it was made from.
+    pub canonical: Value,
+    /// The model as Berth understood it.
+    pub model: ModelSummary,
+    /// Contexts to try, the longest first.
+    pub contexts: Vec<u32>,
+    /// GPU counts to try, the preferred first.
+    pub degrees: Vec<u32>,
+    /// Vendors to try.
+    pub vendors: Vec<Vendor>,
+    spec: LLMDeploymentSpec,
+    source: ModelSource,
+    facts: ModelFacts,
+    workload: Workload,
+    engine: EngineType,
+    images: BTreeMap<Vendor, String>,
+    runtime_classes: BTreeMap<Vendor, String>,
+    kept: Option<Kept>,
+}
+
+/// Derived figures of the serving revision that the edit does not touch.
+#[derive(Clone, Debug)]
+struct Kept {
+    gpus: u32,
+    resources: Resources,
+    startup_timeout_seconds: u32,
+}
+
+/// Resolves a spec.
+pub fn resolve(
+    deployment: &LLMDeployment,
+    defaults: &Defaults,
+    serving: Option<&Serving<'_>>,
+) -> Result<Wish, Problem> {
+    let spec = &deployment.spec;
+    let now = canonical(spec);
+    let kept = |pointers: &[&str]| {
+        serving.filter(|old| pointers.iter().all(|pointer| same(old.spec, &now, pointer)))
+    };
+    let source = ModelSource::parse(&spec.model)
+        .map_err(|error| Problem::InvalidModelUri(error.to_string()))?;
+    let known = facts::find(&spec.model, &defaults.catalogue)?;
+    let asked = spec.engine.clone().unwrap_or_default();
+    let engine = asked
+        .type_
+        .unwrap_or_else(|| engine::default_engine(&spec.model.uri, spec.model.files.as_deref()));
+    let gguf = matches!(known.facts.quantization, berth_vram::Quantization::Gguf(_));
+    let format = if gguf { Format::Gguf } else { Format::Safetensors };
+    if !engine::serves(engine, format) {
+        let (files, other) = if gguf { ("GGUF", "LlamaCpp") } else { ("safetensors", "VLLM") };
+        return Err(Problem::UnsupportedFormat(format!(
+            "spec.engine.type: {engine:?} does not serve {files} files; use {other}, or leave the \
+             field out"
+        )));
+    }
+    if let Some(refused) = engine::refused_source(engine, &source) {
+        return Err(Problem::InvalidModelUri(refused));
+    }
+    let secret = spec.model.secret_ref.is_some();
+    let refused = engine::refused_argument(engine, &asked.args)
+        .or_else(|| engine::refused_environment(engine, &source, secret, &asked.env));
+    if let Some(refused) = refused {
+        return Err(Problem::ReservedArgument(refused));
+    }
+    let batching = kept(&["/engine/type"]).map(|old| &old.template.engine);
+    let max_concurrency = unsigned(asked.max_concurrency).unwrap_or(1);
+    let workload = Workload {
+        kv_dtype: facts::kv_dtype(asked.kv_cache_dtype.unwrap_or_default()),
+        max_num_seqs: batching.map_or(MAX_NUM_SEQS, |old| old.max_num_seqs).max(max_concurrency),
+        max_num_batched_tokens: batching
+            .map_or(MAX_NUM_BATCHED_TOKENS, |old| old.max_num_batched_tokens),
+        ..Workload::new(facts::engine(engine), LEAST_CONTEXT, max_concurrency)
+    };
+    let vendors = vendors(spec, kept(&["/gpu"]).map(|old| old.template.vendor));
+    let images = vendors
+        .iter()
+        .map(|&vendor| {
+            let old = kept(&["/engine/type", "/engine/image"]).map(|old| old.template);
+            let old = old.filter(|old| old.vendor == vendor && old.engine.type_ == engine);
+            let image = image(spec, defaults, engine, vendor);
+            (vendor, old.map_or(image, |old| old.engine.image.clone()))
+        })
+        .collect::<BTreeMap<_, _>>();
+    let contexts = contexts(
+        spec,
+        &known.facts,
+        kept(&["/model", "/gpu", "/engine/contextLength", "/engine/type"]),
+    );
+    let degrees = degrees(spec, engine, &known.facts, kept(&["/model", "/gpu"]))?;
+    let kept = kept(&["/model", "/resources", "/engine/startupTimeout", "/gpu"]).map(|old| Kept {
+        gpus: old.template.gpus,
+        resources: old.template.resources,
+        startup_timeout_seconds: old.template.startup_timeout_seconds,
+    });
+    let wish = Wish {
+        model: known.summary(spec),
+        canonical: now,
+        contexts,
+        degrees,
+        vendors: images.keys().copied().collect(),
+        spec: spec.clone(),
+        source,
+        facts: known.facts,
+        workload,
+        engine,
+        images,
+        runtime_classes: defaults.runtime_classes.clone(),
+        kept,
+    };
+    wish.check()?;
+    Ok(wish)
+}
+
+impl Wish {
+    /// Every way in which the estimate or an amount can be wrong, found before anything is planned.
+    fn check(&self) -> Result<(), Problem> {
+        let (Some(&context), Some(&gpus), Some(&vendor)) =
+            (self.contexts.first(), self.degrees.first(), self.vendors.first())
+        else {
+            return Ok(());
+        };
+        self.template(context, gpus, vendor).map(drop)
+    }
+
+    /// The template for a choice of context, GPU count and vendor.
+    pub fn template(&self, context: u32, gpus: u32, vendor: Vendor) -> Result<Template, Problem> {
+        let spec = &self.spec;
+        let asked = spec.engine.clone().unwrap_or_default();
+        let estimate = self.estimate(context, gpus, vendor)?;
+        let weight_bytes = berth_vram::weights(&self.facts);
+        let kept = self.kept.as_ref().filter(|kept| kept.gpus == gpus);
+        let resources = match kept {
+            Some(kept) => kept.resources,
+            None => self.resources(weight_bytes, gpus)?,
+        };
+        let startup_timeout_seconds = match (&asked.startup_timeout, kept) {
+            (Some(period), _) => period.seconds().unwrap_or(600),
+            (None, Some(kept)) => kept.startup_timeout_seconds,
+            (None, None) => startup_timeout(weight_bytes, &self.source),
+        };
+        let pod = spec.pod_template.clone().unwrap_or_default();
+        Ok(Template {
+            source: self.source.clone(),
+            source_secret: spec.model.secret_ref.as_ref().map(|secret| secret.name.clone()),
+            served_name: self.model.name.clone(),
+            trust_remote_code: spec.model.trust_remote_code,
+            engine: EngineTemplate {
+                type_: self.engine,
+                image: self.images.get(&vendor).cloned().unwrap_or_default(),
+                image_pull_policy: asked.image_pull_policy,
+                args: asked.args,
+                env: asked.env,
+                kv_cache_dtype: asked.kv_cache_dtype.unwrap_or(KvCacheDtype::Auto),
+                max_num_seqs: self.workload.max_num_seqs,
+                max_num_batched_tokens: self.workload.max_num_batched_tokens,
+            },
+            vendor,
+            products: spec.gpu.as_ref().map(|gpu| gpu.products.clone()).unwrap_or_default(),
+            gpus,
+            tensor: if self.engine == EngineType::VLLM { gpus } else { 1 },
+            context_length: context,
+            max_concurrency: self.workload.max_concurrency,
+            weight_bytes,
+            estimate,
+            resources,
+            startup_timeout_seconds,
+            shutdown_grace_seconds: asked
+                .shutdown_grace
+                .and_then(|period| period.seconds())
+                .unwrap_or(SHUTDOWN_GRACE_SECONDS),
+            node_selector: spec.placement.node_selector.clone(),
+            tolerations: spec.placement.tolerations.clone(),
+            priority_class: priority_class(spec).to_owned(),
+            runtime_class: spec
+                .runtime_class_name
+                .clone()
+                .or_else(|| self.runtime_classes.get(&vendor).cloned()),
+            image_pull_secrets: spec.image_pull_secrets.iter().map(|s| s.name.clone()).collect(),
+            pod_labels: pod.labels,
+            pod_annotations: pod.annotations,
+        })
+    }
+
+    /// Whether the serving revision is what this wish would come to, choices of its own kept.
+    pub fn comes_to(&self, serving: &Template) -> bool {
+        let candidate = self.template(serving.context_length, serving.gpus, serving.vendor);
+        let offers = self.contexts.contains(&serving.context_length)
+            && self.degrees.contains(&serving.gpus)
+            && self.vendors.contains(&serving.vendor);
+        offers
+            && candidate.is_ok_and(|candidate| {
+                Template { estimate: serving.estimate.clone(), ..candidate } == *serving
+            })
+    }
+
+    fn estimate(&self, context: u32, gpus: u32, vendor: Vendor) -> Result<Estimate, Problem> {
+        let workload = Workload { context_length: context, ..self.workload.clone() };
+        let estimate =
+            estimate(&self.facts, &workload, Parallelism::tensor(gpus))?.on(facts::vendor(vendor));
+        let asked = self.spec.gpu.as_ref().and_then(|gpu| gpu.memory.as_ref());
+        let total = match asked {
+            Some(amount) => amount.0.parse::<Bytes>().map_err(|error| Problem::InvalidAmount {
+                field: "spec.gpu.memory".to_owned(),
+                problem: error.to_string(),
+            })?,
+            None => estimate.per_gpu.total(),
+        };
+        let basis = match asked {
+            Some(_) => "spec.gpu.memory".to_owned(),
+            None => estimate.basis.to_string(),
+        };
+        let parts = estimate.per_gpu;
+        Ok(Estimate {
+            weights: parts.weights,
+            kv_cache: parts.kv_cache,
+            activation: parts.activation,
+            non_torch: parts.non_torch,
+            graphs: parts.graphs,
+            margin: parts.margin,
+            total,
+            kv_bytes_per_token: estimate.kv_bytes_per_token,
+            basis,
+        })
+    }
+
+    fn resources(&self, weight_bytes: Bytes, gpus: u32) -> Result<Resources, Problem> {
+        let asked = self.spec.resources.as_ref();
+        resources(asked, self.engine, &self.source, weight_bytes, gpus).map_err(|error| {
+            Problem::InvalidAmount {
+                field: format!("spec.resources.{}", error.field),
+                problem: error.message,
+            }
+        })
+    }
+}
+
+/// The priority class of a spec's pods.
+pub fn priority_class(spec: &LLMDeploymentSpec) -> &str {
+    spec.priority_class_name.as_deref().unwrap_or(DEFAULT_PRIORITY_CLASS)
+}
+
+/// Vendors to try: the one asked for, or the one that serves, or all.
+fn vendors(spec: &LLMDeploymentSpec, serving: Option<Vendor>) -> Vec<Vendor> {
+    match spec.gpu.as_ref().and_then(|gpu| gpu.vendor).or(serving) {
+        Some(vendor) => vec![vendor],
+        None => VENDORS.to_vec(),
+    }
+}
+
+fn image(
+    spec: &LLMDeploymentSpec,
+    defaults: &Defaults,
+    engine: EngineType,
+    vendor: Vendor,
+) -> String {
+    let asked = spec.engine.as_ref().and_then(|engine| engine.image.as_ref());
+    let asked = asked.and_then(|image| match vendor {
+        Vendor::NVIDIA => image.nvidia.clone(),
+        Vendor::AMD => image.amd.clone(),
+    });
+    asked
+        .or_else(|| defaults.images.get(&(engine, vendor)).cloned())
+        .unwrap_or_else(|| engine::default_image(engine, vendor).to_owned())
+}
+
+/// Contexts to try: the one asked for, or the default and its halves.
+fn contexts(
+    spec: &LLMDeploymentSpec,
+    facts: &ModelFacts,
+    serving: Option<&Serving<'_>>,
+) -> Vec<u32> {
+    let asked = spec.engine.as_ref().and_then(|engine| unsigned(engine.context_length));
+    if let Some(context) = asked {
+        return vec![context];
+    }
+    if let Some(serving) = serving {
+        return vec![serving.template.context_length];
+    }
+    let full = facts.max_context.min(DEFAULT_CONTEXT);
+    let least = facts.max_context.min(LEAST_CONTEXT);
+    std::iter::successors(Some(full), |context| Some(context / 2))
+        .take_while(|&context| context >= least)
+        .collect()
+}
+
+/// GPU counts to try: the one asked for, or all that the model can be split over, fewest first;
+/// the count that serves goes before the others.
+fn degrees(
+    spec: &LLMDeploymentSpec,
+    engine: EngineType,
+    facts: &ModelFacts,
+    serving: Option<&Serving<'_>>,
+) -> Result<Vec<u32>, Problem> {
+    let asked = spec.gpu.as_ref().and_then(|gpu| {
+        gpu.count.or_else(|| gpu.parallelism.as_ref().and_then(|parallelism| parallelism.tensor))
+    });
+    if let Some(count) = unsigned(asked) {
+        return Ok(vec![count]);
+    }
+    let mut degrees = tensor_degrees(facts, MOST_GPUS);
+    if engine == EngineType::LlamaCpp {
+        // It splits by layers; beyond one node's GPUs there is nothing to gain.
+        degrees.truncate(8);
+    }
+    if degrees.is_empty() {
+        return Err(Problem::InvalidFacts(facts.validate().err().map_or_else(
+            || "the model cannot be split over any number of GPUs".to_owned(),
+            |error| error.to_string(),
+        )));
+    }
+    if let Some(serving) = serving {
+        let gpus = serving.template.gpus;
+        degrees.sort_by_key(|&degree| (degree != gpus, degree));
+    }
+    Ok(degrees)
+}
+
+fn unsigned(number: Option<i32>) -> Option<u32> {
+    number.and_then(|number| u32::try_from(number).ok())
+}
+
+impl From<EstimateError> for Problem {
+    fn from(error: EstimateError) -> Self {
+        let message = error.to_string();
+        match error {
+            EstimateError::ContextTooLong { .. } => Self::ContextTooLong(message),
+            EstimateError::TensorDegree { .. }
+            | EstimateError::LayerSplit { .. }
+            | EstimateError::NoGpu => Self::InvalidParallelism(message),
+            EstimateError::Format { .. } | EstimateError::KvDtype { .. } => {
+                Self::UnsupportedFormat(message)
+            }
+            _ => Self::InvalidFacts(message),
+        }
+    }
+}

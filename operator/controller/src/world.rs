@@ -1,0 +1,314 @@
+//! The world as the operator sees it: the fleet and its ledger, the queue, and our own replicas.
+//!
+//! One owner, one lock: watch events and the answers to our own writes go in, plans read from it.
+//! Nothing under the lock waits or talks to the API server.
+
+pub mod node;
+pub mod pod;
+pub mod watch;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use berth_crds::LLMDeployment;
+use berth_planner::{Fleet, NodeName, Occupant, OccupantId, PodKey, queue::Queue};
+use futures::channel::mpsc::UnboundedSender;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{ResourceExt, runtime::reflector::ObjectRef};
+use tokio::sync::Notify;
+
+use pod::Replica;
+
+/// How long a node that refused a pod is left out for that deployment.
+const AVOID: Duration = Duration::from_mins(5);
+/// Pods that are gone are remembered, so that a late answer does not bring them back.
+const REMEMBERED: usize = 4096;
+/// A pod that we just created may be missing from a list that began before it.
+const JUST_WRITTEN: Duration = Duration::from_mins(1);
+
+/// The world, shared.
+pub struct World {
+    state: Mutex<State>,
+    triggers: UnboundedSender<ObjectRef<LLMDeployment>>,
+    freed: Notify,
+}
+
+/// What is known now.
+#[derive(Default)]
+pub struct State {
+    /// Nodes, what they hold, and what was decided but not seen yet.
+    pub fleet: Fleet,
+    /// Deployments that wait for GPUs.
+    pub queue: Queue,
+    replicas: BTreeMap<PodKey, Arc<Replica>>,
+    by_deployment: HashMap<String, BTreeSet<PodKey>>,
+    /// Pods that take over in place, by the UID of the pod that they wait for.
+    heirs: HashMap<String, Occupant>,
+    /// UIDs that we asked to be deleted, until they are gone.
+    deleting: HashSet<String>,
+    gone: (HashSet<String>, VecDeque<String>),
+    written: HashMap<String, Instant>,
+    avoided: HashMap<String, BTreeMap<NodeName, (String, Instant)>>,
+}
+
+impl World {
+    /// An empty world. `triggers` takes every deployment that something happened to.
+    pub fn new(triggers: UnboundedSender<ObjectRef<LLMDeployment>>) -> Self {
+        Self { state: Mutex::default(), triggers, freed: Notify::new() }
+    }
+
+    /// Locks it. Hold it for as short as possible, and never over an await.
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state, and wakes waiting deployments where that may have freed something.
+    pub fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let before = state.fleet.freed();
+        let result = change(&mut state);
+        if state.fleet.freed() != before && !state.queue.is_empty() {
+            self.freed.notify_one();
+        }
+        result
+    }
+
+    /// Takes in a pod that a watch told of.
+    pub fn saw_pod(&self, pod: &Pod) {
+        let owner = self.update(|state| {
+            state.written.remove(pod.uid().as_deref().unwrap_or_default());
+            state.saw_pod(pod)
+        });
+        self.trigger(owner.as_deref());
+    }
+
+    /// Takes in a pod that we just created: a watch will tell of it, maybe later.
+    pub fn wrote_pod(&self, pod: &Pod) {
+        self.update(|state| {
+            state.written.retain(|_, at| at.elapsed() < JUST_WRITTEN);
+            state.written.extend(pod.uid().map(|uid| (uid, Instant::now())));
+            state.saw_pod(pod)
+        });
+    }
+
+    /// Takes in that a pod is gone.
+    pub fn lost_pod(&self, pod: &Pod) {
+        let Some(uid) = pod.uid() else { return };
+        let owner = self.update(|state| {
+            if pod::replica(pod).is_some() {
+                state.remember_gone(&uid);
+            }
+            state.lost_pod(&pod::key(pod), &uid)
+        });
+        self.trigger(owner.as_deref());
+    }
+
+    /// Has a deployment looked at.
+    pub fn look_at(&self, namespace: &str, name: &str) {
+        // The receiver ends only when the process does.
+        let _ = self.triggers.unbounded_send(ObjectRef::new(name).within(namespace));
+    }
+
+    fn trigger(&self, replica: Option<&Replica>) {
+        if let Some(replica) = replica {
+            self.look_at(&replica.deployment.namespace, &replica.deployment.name);
+        }
+    }
+
+    /// For ever: has waiting deployments looked at when something was freed, the first in the
+    /// queue first, at most twice a second.
+    pub async fn wake_waiting(&self) {
+        loop {
+            self.freed.notified().await;
+            let waiting: Vec<_> = {
+                let state = self.lock();
+                state.queue.iter().map(|waiting| waiting.key.clone()).collect()
+            };
+            for key in waiting {
+                self.look_at(&key.namespace, &key.name);
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+}
+
+impl State {
+    /// The replicas of a deployment, by its UID, in the order of their names.
+    pub fn replicas_of(&self, uid: &str) -> Vec<Arc<Replica>> {
+        let keys = self.by_deployment.get(uid).into_iter().flatten();
+        keys.filter_map(|key| self.replicas.get(key)).cloned().collect()
+    }
+
+    /// Every replica.
+    pub fn replicas(&self) -> impl Iterator<Item = &Arc<Replica>> {
+        self.replicas.values()
+    }
+
+    /// Takes in a pod; the replica that it is, if it is ours.
+    fn saw_pod(&mut self, pod: &Pod) -> Option<Arc<Replica>> {
+        let uid = pod.uid()?;
+        if self.gone.0.contains(&uid) {
+            return None;
+        }
+        let key = pod::key(pod);
+        if let Some(namesake) = self.replicas.get(&key).filter(|known| known.uid != uid).cloned() {
+            self.lost_pod(&key, &namesake.uid);
+        }
+        match pod::occupant(pod) {
+            Some(occupant) => self.saw_occupant(occupant, pod),
+            None => self.lost_occupant(&uid),
+        }
+        let mut replica = pod::replica(pod)?;
+        replica.deleting |= self.deleting.contains(&uid);
+        let replica = Arc::new(replica);
+        let of = self.by_deployment.entry(replica.deployment.uid.clone()).or_default();
+        of.insert(key.clone());
+        self.replicas.insert(key, Arc::clone(&replica));
+        Some(replica)
+    }
+
+    /// A pod that takes over in place needs its node's GPUs only once the other is gone: until
+    /// then the pair is counted once.
+    fn saw_occupant(&mut self, occupant: Occupant, pod: &Pod) {
+        let replaces = pod.annotations().get(berth_crds::names::ANNOTATION_REPLACES);
+        if let Some(replaces) = replaces.filter(|_| pod::replica(pod).is_some()) {
+            self.heirs.insert(replaces.clone(), occupant);
+            self.settle(replaces.clone());
+        } else {
+            let id = occupant.id.as_str().to_owned();
+            self.fleet.upsert_occupant(occupant);
+            self.settle(id);
+        }
+    }
+
+    /// Counts the heir of a pod: in full when that pod is gone, else what it takes beyond it.
+    fn settle(&mut self, replaced: String) {
+        let Some(heir) = self.heirs.get(&replaced) else { return };
+        let held = self.fleet.occupant(&OccupantId::from(replaced)).filter(|o| o.node == heir.node);
+        let heir = held.map_or_else(|| heir.clone(), |held| beyond(heir, held));
+        self.fleet.upsert_occupant(heir);
+    }
+
+    fn lost_occupant(&mut self, uid: &str) {
+        let id = OccupantId::from(uid);
+        self.heirs.retain(|_, heir| heir.id != id);
+        if let Some(heir) = self.heirs.remove(uid) {
+            self.fleet.upsert_occupant(heir);
+        }
+        self.fleet.remove_occupant(&id);
+    }
+
+    fn lost_pod(&mut self, key: &PodKey, uid: &str) -> Option<Arc<Replica>> {
+        self.lost_occupant(uid);
+        self.deleting.remove(uid);
+        let replica = self.replicas.get(key).filter(|known| known.uid == uid).cloned()?;
+        self.replicas.remove(key);
+        if let Some(of) = self.by_deployment.get_mut(&replica.deployment.uid) {
+            of.remove(key);
+            if of.is_empty() {
+                self.by_deployment.remove(&replica.deployment.uid);
+            }
+        }
+        Some(replica)
+    }
+
+    fn remember_gone(&mut self, uid: &str) {
+        let (uids, order) = &mut self.gone;
+        if uids.insert(uid.to_owned()) {
+            order.push_back(uid.to_owned());
+        }
+        if order.len() > REMEMBERED {
+            order.pop_front().map(|oldest| uids.remove(&oldest));
+        }
+    }
+
+    /// Forgets every pod that is neither among those just listed nor just written.
+    fn keep_pods(&mut self, listed: &HashSet<String>) -> Vec<Arc<Replica>> {
+        self.written.retain(|_, at| at.elapsed() < JUST_WRITTEN);
+        let listed = |uid: &str| listed.contains(uid) || self.written.contains_key(uid);
+        let lost: Vec<_> = self
+            .fleet
+            .occupants()
+            .filter(|occupant| !listed(occupant.id.as_str()))
+            .map(|occupant| (occupant.pod.clone(), occupant.id.as_str().to_owned()))
+            .chain(
+                self.replicas
+                    .values()
+                    .filter(|replica| !listed(&replica.uid))
+                    .map(|replica| (replica.key.clone(), replica.uid.clone())),
+            )
+            .collect();
+        lost.into_iter().filter_map(|(key, uid)| self.lost_pod(&key, &uid)).collect()
+    }
+
+    /// Forgets every node that is not among those just listed.
+    fn keep_nodes(&mut self, listed: &BTreeSet<NodeName>) {
+        let lost: Vec<_> = self
+            .fleet
+            .nodes()
+            .map(|node| node.name.clone())
+            .filter(|name| !listed.contains(name))
+            .collect();
+        for name in lost {
+            self.fleet.remove_node(&name);
+        }
+    }
+
+    /// Remembers that we asked for a pod to be deleted.
+    pub fn deleting(&mut self, replica: &Replica) {
+        self.deleting.insert(replica.uid.clone());
+        if let Some(known) = self.replicas.get_mut(&replica.key) {
+            Arc::make_mut(known).deleting = true;
+        }
+    }
+
+    /// Leaves a node out for a deployment for a while.
+    pub fn avoid(&mut self, deployment: &str, node: NodeName, why: String) {
+        let until = Instant::now() + AVOID;
+        self.avoided.entry(deployment.to_owned()).or_default().insert(node, (why, until));
+    }
+
+    /// Nodes to leave out for a deployment, each with the reason.
+    pub fn avoided(&mut self, deployment: &str) -> BTreeMap<NodeName, String> {
+        let now = Instant::now();
+        let Some(nodes) = self.avoided.get_mut(deployment) else { return BTreeMap::new() };
+        nodes.retain(|_, (_, until)| *until > now);
+        let left = nodes.iter().map(|(node, (why, _))| (node.clone(), why.clone())).collect();
+        if nodes.is_empty() {
+            self.avoided.remove(deployment);
+        }
+        left
+    }
+
+    /// Forgets a deployment that is gone. Its pods go by their own events.
+    pub fn forget(&mut self, namespace: &str, name: &str) {
+        let gone: Vec<_> = self
+            .queue
+            .iter()
+            .map(|waiting| waiting.key.clone())
+            .filter(|key| key.namespace == namespace && key.name == name)
+            .collect();
+        for key in gone {
+            self.queue.remove(&key);
+            self.avoided.remove(&key.uid);
+        }
+    }
+}
+
+/// What an heir takes beyond the pod that it waits for.
+pub fn beyond(heir: &Occupant, held: &Occupant) -> Occupant {
+    let (new, old) = (&heir.resources, &held.resources);
+    Occupant {
+        gpus: heir.gpus.saturating_sub(held.gpus),
+        resources: berth_planner::Resources {
+            cpu: new.cpu - old.cpu,
+            memory: new.memory - old.memory,
+            ephemeral_storage: new.ephemeral_storage - old.ephemeral_storage,
+            pods: new.pods,
+        },
+        ..heir.clone()
+    }
+}

@@ -1,0 +1,210 @@
+//! What is kept of a node: its labels, taints, state, GPUs and what it can allocate. Pure.
+
+use std::collections::BTreeMap;
+
+use berth_planner::{Effect, Gpus, Node, NodeName, Resources, Taint, Vendor};
+use berth_units::{Bytes, MilliCpu};
+use k8s_openapi::{api::core::v1, apimachinery::pkg::api::resource::Quantity};
+use kube::ResourceExt;
+
+use super::pod::amount;
+
+/// Reads a node. GPUs that cannot be used whole (time-slicing, MIG, two vendors on one node) are
+/// kept with the reason, so that it can be told.
+pub fn node(node: &v1::Node) -> Node {
+    let spec = node.spec.as_ref();
+    let status = node.status.as_ref();
+    let ready = status
+        .and_then(|status| status.conditions.as_ref())
+        .into_iter()
+        .flatten()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let empty = BTreeMap::new();
+    let allocatable = status.and_then(|status| status.allocatable.as_ref()).unwrap_or(&empty);
+    let number = |resource: &str| {
+        allocatable.get(resource).map(|quantity| amount(resource, quantity)).unwrap_or_default()
+    };
+    Node {
+        name: NodeName::from(node.name_any()),
+        labels: node.labels().clone(),
+        taints: spec
+            .and_then(|spec| spec.taints.as_ref())
+            .into_iter()
+            .flatten()
+            .filter_map(taint)
+            .collect(),
+        ready,
+        cordoned: spec.and_then(|spec| spec.unschedulable).unwrap_or(false),
+        gpus: gpus(node.labels(), allocatable),
+        allocatable: Resources {
+            cpu: MilliCpu(number("cpu").get()),
+            memory: number("memory"),
+            ephemeral_storage: number("ephemeral-storage"),
+            pods: u32::try_from(number("pods").get()).unwrap_or(u32::MAX),
+        },
+    }
+}
+
+fn taint(taint: &v1::Taint) -> Option<Taint> {
+    Some(Taint {
+        key: taint.key.clone(),
+        value: taint.value.clone().unwrap_or_default(),
+        effect: match taint.effect.as_str() {
+            "NoSchedule" => Effect::NoSchedule,
+            "PreferNoSchedule" => Effect::PreferNoSchedule,
+            "NoExecute" => Effect::NoExecute,
+            _ => return None,
+        },
+    })
+}
+
+fn gpus(
+    labels: &BTreeMap<String, String>,
+    allocatable: &BTreeMap<String, Quantity>,
+) -> Option<Gpus> {
+    let count = |resource: &str| {
+        let number = allocatable.get(resource).map(|quantity| amount(resource, quantity));
+        u32::try_from(number.unwrap_or_default().get()).unwrap_or(u32::MAX)
+    };
+    let nvidia = count("nvidia.com/gpu");
+    let amd = count("amd.com/gpu");
+    let mig = allocatable
+        .keys()
+        .any(|resource| resource.starts_with("nvidia.com/mig-") && count(resource) > 0);
+    if nvidia > 0 || mig {
+        let unusable = (amd > 0)
+            .then(|| "has GPUs of two vendors".to_owned())
+            .or_else(|| nvidia_unusable(labels, mig));
+        return Some(Gpus {
+            vendor: Vendor::Nvidia,
+            product: label(labels, &["nvidia.com/gpu.product"]),
+            count: nvidia,
+            vram: labels.get("nvidia.com/gpu.memory").and_then(|mib| mebibytes(mib)),
+            unusable,
+        });
+    }
+    (amd > 0).then(|| Gpus {
+        vendor: Vendor::Amd,
+        product: label(
+            labels,
+            &["amd.com/gpu.product-name", "beta.amd.com/gpu.product-name", "amd.com/gpu.device-id"],
+        ),
+        count: amd,
+        vram: ["amd.com/gpu.vram", "beta.amd.com/gpu.vram"]
+            .iter()
+            .find_map(|name| labels.get(*name))
+            .and_then(|vram| gigabytes(vram)),
+        unusable: None,
+    })
+}
+
+fn nvidia_unusable(labels: &BTreeMap<String, String>, mig: bool) -> Option<String> {
+    let get = |name: &str| labels.get(name).map(String::as_str);
+    if mig
+        || matches!(get("nvidia.com/mig.strategy"), Some("single" | "mixed"))
+            && get("nvidia.com/gpu.product").is_some_and(|product| product.contains("MIG"))
+    {
+        return Some("is split into MIG slices".to_owned());
+    }
+    match get("nvidia.com/gpu.sharing-strategy") {
+        Some("time-slicing") => return Some("shares its GPUs by time-slicing".to_owned()),
+        Some("mps") => return Some("shares its GPUs by MPS".to_owned()),
+        _ => {}
+    }
+    let replicas = get("nvidia.com/gpu.replicas").and_then(|text| text.parse::<u32>().ok());
+    replicas.filter(|&replicas| replicas > 1).map(|_| "offers each GPU more than once".to_owned())
+}
+
+fn label(labels: &BTreeMap<String, String>, names: &[&str]) -> String {
+    names.iter().find_map(|name| labels.get(*name)).cloned().unwrap_or_default()
+}
+
+/// GPU Feature Discovery's memory label: a whole number of MiB. Zero and nonsense are unknown.
+fn mebibytes(text: &str) -> Option<Bytes> {
+    text.parse::<u64>().ok().filter(|&mib| mib > 0 && mib < 1 << 24).map(Bytes::mib)
+}
+
+/// The AMD labeller's memory label: a whole number of GiB with a `G`.
+fn gigabytes(text: &str) -> Option<Bytes> {
+    let gib = text.strip_suffix('G').or_else(|| text.strip_suffix("Gi")).unwrap_or(text);
+    gib.parse::<u64>().ok().filter(|&gib| gib > 0 && gib < 1 << 14).map(Bytes::gib)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn resources(pairs: &[(&str, &str)]) -> BTreeMap<String, Quantity> {
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), Quantity((*value).to_owned())))
+            .collect()
+    }
+
+    #[test]
+    fn nvidia_labels_are_in_mib_and_amd_labels_in_gib() {
+        let nvidia = gpus(
+            &labels(&[
+                ("nvidia.com/gpu.product", "NVIDIA-L40S"),
+                ("nvidia.com/gpu.memory", "46068"),
+                ("nvidia.com/gpu.replicas", "1"),
+                ("nvidia.com/gpu.sharing-strategy", "none"),
+            ]),
+            &resources(&[("nvidia.com/gpu", "4")]),
+        )
+        .unwrap();
+        assert_eq!((nvidia.count, nvidia.vram), (4, Some(Bytes::mib(46_068))));
+        assert_eq!(nvidia.unusable, None);
+
+        let amd = gpus(
+            &labels(&[("amd.com/gpu.vram", "192G"), ("amd.com/gpu.product-name", "MI300X")]),
+            &resources(&[("amd.com/gpu", "8")]),
+        )
+        .unwrap();
+        assert_eq!((amd.count, amd.vram), (8, Some(Bytes::gib(192))));
+    }
+
+    #[test]
+    fn a_wrong_memory_label_is_unknown_never_zero() {
+        for memory in ["", "0", "-5", "many", "46068Mi", "99999999999999999999"] {
+            let gpus = gpus(
+                &labels(&[("nvidia.com/gpu.memory", memory)]),
+                &resources(&[("nvidia.com/gpu", "1")]),
+            );
+            assert_eq!(gpus.unwrap().vram, None, "{memory:?}");
+        }
+    }
+
+    #[test]
+    fn gpus_that_are_not_whole_are_refused_with_the_reason() {
+        for (labels_, resources_, reason) in [
+            (
+                vec![("nvidia.com/gpu.sharing-strategy", "time-slicing")],
+                vec![("nvidia.com/gpu", "8")],
+                "time-slicing",
+            ),
+            (
+                vec![("nvidia.com/gpu.replicas", "4")],
+                vec![("nvidia.com/gpu", "8")],
+                "more than once",
+            ),
+            (
+                vec![
+                    ("nvidia.com/mig.strategy", "single"),
+                    ("nvidia.com/gpu.product", "NVIDIA-A100-SXM4-80GB-MIG-1g.10gb"),
+                ],
+                vec![("nvidia.com/gpu", "7")],
+                "MIG",
+            ),
+            (vec![], vec![("nvidia.com/mig-1g.10gb", "7")], "MIG"),
+            (vec![], vec![("nvidia.com/gpu", "1"), ("amd.com/gpu", "1")], "two vendors"),
+        ] {
+            let gpus = gpus(&labels(&labels_), &resources(&resources_)).unwrap();
+            assert!(gpus.unusable.as_deref().unwrap_or("").contains(reason), "{reason}: {gpus:?}");
+        }
+    }
+}
