@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 cache=${BERTH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/berth}
 hash=$({ go env GOVERSION GOOS GOARCH; find . -type f \( -name '*.go' ! -name '*_test.go' -o -name go.mod -o -name go.sum \
-  -o -path './stages/*.yaml' -o -name build.sh \) -print0 | LC_ALL=C sort -z | xargs -0 sha256sum; } | sha256sum | cut -c1-16)
+  -o -path './simulate/stages/*.yaml' -o -name build.sh \) -print0 | LC_ALL=C sort -z | xargs -0 sha256sum; } | sha256sum | cut -c1-16)
 binary=$cache/cluster-$hash/berth-cluster
 
 if [ ! -x "$binary" ]; then

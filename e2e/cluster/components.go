@@ -13,6 +13,8 @@ import (
 	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 
+	"berth.dev/e2e/cluster/simulate"
+
 	_ "time/tzdata" // CronJobs with a time zone, on machines without a zone database
 )
 
@@ -25,7 +27,7 @@ var components = map[string]func() int{
 	"kube-apiserver":          command(apiserver.NewAPIServerCommand),
 	"kube-controller-manager": command(controllermanager.NewControllerManagerCommand),
 	"kube-scheduler":          command(func() *cobra.Command { return scheduler.NewSchedulerCommand() }),
-	"kwok":                    runKwok,
+	"kwok":                    simulate.Run,
 }
 
 // runComponent becomes the component that the first argument names, if it names one.

@@ -101,7 +101,9 @@ func runUp(args []string) error {
 	starting, cancelStarting := context.WithTimeoutCause(ctx, options.startTimeout,
 		fmt.Errorf("not ready within %s", options.startTimeout))
 	plane, err := start(starting, dir, options, wanted, processes)
-	if cause := context.Cause(starting); cause != nil {
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause // a component died, or a stop was asked for; what start says of it is only a consequence
+	} else if cause := context.Cause(starting); cause != nil {
 		err = errors.Join(cause, err)
 	}
 	cancelStarting()

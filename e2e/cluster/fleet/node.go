@@ -11,8 +11,7 @@ import (
 )
 
 const (
-	// FakeNodeAnnotation and FakeNodeValue mark a node whose kubelet KWOK plays. A node that loses the
-	// annotation is dead: nothing renews its lease, and nothing ends its pods.
+	// FakeNodeAnnotation and FakeNodeValue mark a node whose kubelet KWOK plays.
 	FakeNodeAnnotation = "kwok.x-k8s.io/node"
 	FakeNodeValue      = "fake"
 

@@ -1,4 +1,5 @@
-package main
+// Package simulate plays the kubelets of simulated nodes with KWOK: what nodes and pods do is in stages/*.yaml.
+package simulate
 
 import (
 	"context"
@@ -27,11 +28,11 @@ import (
 //go:embed stages/*.yaml
 var stageFiles embed.FS
 
-// runKwok plays the kubelets of all simulated nodes, until it is told to stop.
+// Run plays the kubelets of all simulated nodes, until it is told to stop.
 //
 // It runs KWOK's controllers and leaves KWOK's own command out: that one brings the server that answers
 // logs and exec, which needs a newer Kubernetes than the one linked here.
-func runKwok() int {
+func Run() int {
 	flags := pflag.NewFlagSet("kwok", pflag.ExitOnError)
 	kubeconfig := flags.String("kubeconfig", "", "kubeconfig of the cluster")
 	cidr := flags.String("cidr", "10.244.0.1/16", "where pods get their addresses from")
