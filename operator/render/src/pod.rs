@@ -274,6 +274,9 @@ fn container(
         image_pull_policy: Some(pull_policy(template.engine.image_pull_policy).to_owned()),
         command: Some(engine.command().iter().map(|&part| part.to_owned()).collect()),
         args: Some(args),
+        // An empty directory: vLLM takes a repository's name for a path if there is one, and the
+        // images' own working directories are not for this user.
+        working_dir: Some(engine::HOME.to_owned()),
         env: Some(environment(template, engine, source_env)),
         ports: Some(vec![ContainerPort {
             name: Some(HTTP.to_owned()),
