@@ -56,16 +56,15 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// The pod's name. It ends in the attempt, so a stale cache meets a conflict and never makes a
-    /// second pod. At most 63 characters: 40 + 8 + 3 + 2 + 5 and the dashes.
+    /// The pod's name.
     pub fn name(&self) -> String {
         let Self { deployment, revision, replica, rank, attempt, .. } = self;
         pod_name(&deployment.name, revision, *replica, *rank, *attempt)
     }
 }
 
-/// The name of a pod: it says all that tells the pod from others, so that two who mean the same pod
-/// meet a conflict.
+/// The name of a pod. It ends in the attempt, so a stale cache meets a conflict and never makes a
+/// second pod. At most 63 characters: 40 + 8 + 3 + 2 + 5 and the dashes.
 pub fn pod_name(deployment: &str, revision: &str, replica: u32, rank: u32, attempt: u32) -> String {
     format!("{deployment}-{revision}-{replica}-{rank}-{attempt}")
 }
