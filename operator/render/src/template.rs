@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// All that the pods of one revision have in common, resolved and frozen. Kept as JSON in a
 /// `ControllerRevision`, so every field added later needs a serde default that renders the same
-/// pods as before.
+/// pods as before, and is left out where it has that default: the hash of an old template stays.
 ///
 /// Node, replica count and the fraction of VRAM are not in here: they are no part of a revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
