@@ -6,7 +6,7 @@ use std::{
 };
 
 use berth_cost::{
-    Asset, AssetUse, Basis, Bill, Currency, Deployment, EnergyPrice, HardwarePrice,
+    Asset, AssetUse, Basis, Bill, Currency, Decimal, Deployment, EnergyPrice, HardwarePrice,
     HardwareSelector, Holder, Owned, Per, PriceError, PriceList, Prices, Rented, Share, State,
     bill, parse_decimal,
 };
@@ -167,12 +167,12 @@ fn prices(profile: &CostProfile) -> Checked {
                     at("owned.capitalRate"),
                     owned.capital_rate.as_ref(),
                 )
-                .or_else(|| Some(Default::default())),
+                .or(Some(Decimal::ZERO)),
                 maintenance_per_year: decimal(
                     at("owned.maintenanceRate"),
                     owned.maintenance_rate.as_ref(),
                 )
-                .or_else(|| Some(Default::default())),
+                .or(Some(Decimal::ZERO)),
             }),
             (None, rented) => Basis::Rented(Rented {
                 per_hour: rented

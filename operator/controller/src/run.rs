@@ -226,12 +226,12 @@ async fn lead(
         let forget = Arc::clone(&context);
         run.for_each(move |result| {
             match &result {
-                Ok(_) => {}
+                // Failed reconciles are logged where they are tried again.
+                Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
                 Err(controller::Error::ObjectNotFound(gone)) => {
                     let namespace = gone.namespace.clone().unwrap_or_default();
                     forget.world.lock().forget(&namespace, &gone.name);
                 }
-                Err(controller::Error::ReconcilerFailed(..)) => {}
                 Err(error) => tracing::warn!(%error, "the controller's queue"),
             }
             std::future::ready(())

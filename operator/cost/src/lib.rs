@@ -37,4 +37,5 @@ pub use hourly::{Asset, HOURS_PER_MONTH, HOURS_PER_YEAR, Unpriced, hourly};
 pub use meter::{FleetMeter, Meter, NodeGpus};
 pub use money::{Currency, DecimalError, Money, MoneyError, SCALE, parse_decimal};
 pub use prices::{Basis, EnergyPrice, HardwarePrice, HardwareSelector, Owned, Per, Prices, Rented};
+pub use rust_decimal::Decimal;
 pub use validate::{InvalidPrices, PriceError, PriceList, PriceProblem};

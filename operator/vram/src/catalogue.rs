@@ -116,12 +116,14 @@ impl Catalogue {
     pub fn add_json(&mut self, text: &str) -> Result<(), CatalogueError> {
         let models: Vec<Model> = serde_json::from_str(text)?;
         for model in &models {
-            model.facts.validate().map_err(|problem| CatalogueError::Facts {
-                model: model.id.clone(),
-                problem,
-            })?;
+            model
+                .facts
+                .validate()
+                .map_err(|problem| CatalogueError::Facts { model: model.id.clone(), problem })?;
         }
-        models.into_iter().for_each(|model| self.add(model));
+        for model in models {
+            self.add(model);
+        }
         Ok(())
     }
 

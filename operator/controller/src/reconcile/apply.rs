@@ -62,9 +62,8 @@ pub async fn create_pod(context: &Context, pod: &Pod) -> Result<Created, WriteEr
 
 /// Reads the pod of an assumed claim by its name, and ends the assumption either way.
 pub async fn settle(context: &Context, api: &Api<Pod>, key: &PodKey) -> Result<(), WriteError> {
-    match api.get_opt(&key.name).await.map_err(WriteError::from)? {
-        Some(pod) => context.world.wrote_pod(&pod),
-        None => {}
+    if let Some(pod) = api.get_opt(&key.name).await.map_err(WriteError::from)? {
+        context.world.wrote_pod(&pod);
     }
     context.world.update(|state| state.fleet.release(key));
     Ok(())

@@ -43,6 +43,12 @@ pub struct Intent {
     pub again: Option<Duration>,
 }
 
+impl Intent {
+    fn look_again_in(&mut self, wait: Duration) {
+        self.again = Some(self.again.map_or(wait, |known| known.min(wait)));
+    }
+}
+
 /// A pod that is missing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Need {
@@ -182,7 +188,7 @@ impl Slot {
             let left = since + seconds(wanted.unbound_limit) - wanted.now;
             if waits || left > 0 {
                 let left = u64::try_from(left.max(1)).unwrap_or(1);
-                intent.again = soonest(intent.again, Duration::from_secs(left));
+                intent.look_again_in(Duration::from_secs(left));
             } else {
                 let message = message.clone().unwrap_or_else(|| "no word from it".to_owned());
                 intent.delete.push((Arc::clone(pod), DeleteReason::Unbound { message }));
@@ -242,8 +248,7 @@ fn fill(
         let slot = slots.get(&replica).unwrap_or(&none);
         let wait = slot.backoff(wanted.now);
         if wait > 0 {
-            let wait = Duration::from_secs(u64::try_from(wait).unwrap_or(1));
-            intent.again = soonest(intent.again, wait);
+            intent.look_again_in(Duration::from_secs(u64::try_from(wait).unwrap_or(1)));
             continue;
         }
         let recorded = wanted.recorded.iter().find(|r| u32::try_from(r.replica) == Ok(replica));
@@ -292,8 +297,4 @@ fn attempt(slot: &Slot, recorded: Option<&ReplicaPlacement>) -> u32 {
 
 fn seconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
-}
-
-fn soonest(known: Option<Duration>, new: Duration) -> Option<Duration> {
-    Some(known.map_or(new, |known| known.min(new)))
 }

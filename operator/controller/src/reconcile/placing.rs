@@ -8,15 +8,17 @@ use std::collections::BTreeMap;
 
 use berth_crds::llm_deployment::{Placement as Asked, Strategy, Toleration, Vendor};
 use berth_planner::{
-    NodeName, OccupantId, Overlay, Placement, Refusal, Request, could_ever, place,
+    NodeName, OccupantId, Overlay, Placement, Refusal, RefusalReason, Request, could_ever, place,
 };
-use berth_render::{Template, vendor};
+use berth_render::{Template, revision::hash, vendor};
 
 use super::{intend::Need, resolve::Wish};
 
 /// Where one missing pod goes.
 #[derive(Clone, Debug)]
 pub struct Placed {
+    /// Hash of the revision that it is of: the one that is kept, never computed anew.
+    pub revision: String,
     /// What it is rendered from.
     pub template: Template,
     /// The node, and what is claimed there.
@@ -38,6 +40,14 @@ pub struct Misfit {
     pub would_fit: Option<u32>,
 }
 
+impl Misfit {
+    /// The model offers no way to be split that could be tried.
+    fn nothing_tried() -> Box<Self> {
+        let refusal = Refusal { reasons: Vec::new(), nearest: None };
+        Box::new(Self { request: Request::default(), refusal, ever: false, would_fit: None })
+    }
+}
+
 /// What is fixed about a deployment's requests beside the template.
 #[derive(Clone, Debug, Default)]
 pub struct Terms {
@@ -56,19 +66,24 @@ impl Terms {
     }
 }
 
-/// Places a pod of a frozen revision.
+/// Places a pod of the revision with that hash.
 pub fn place_frozen(
     overlay: &Overlay<'_>,
-    template: &Template,
+    (revision, template): (&str, &Template),
     need: &Need,
     terms: &Terms,
-) -> Result<Placed, Misfit> {
+) -> Result<Placed, Box<Misfit>> {
     let request = request(template, need, terms);
     match fit(overlay, &request, need) {
-        Ok((placement, in_place)) => Ok(Placed { template: template.clone(), placement, in_place }),
+        Ok((placement, in_place)) => Ok(Placed {
+            revision: revision.to_owned(),
+            template: template.clone(),
+            placement,
+            in_place,
+        }),
         Err(refusal) => {
             let ever = could_ever(overlay.fleet(), &request).is_ok();
-            Err(Misfit { request, refusal, ever, would_fit: None })
+            Err(Box::new(Misfit { request, refusal, ever, would_fit: None }))
         }
     }
 }
@@ -80,7 +95,7 @@ pub fn place_first(
     wish: &Wish,
     need: &Need,
     terms: &Terms,
-) -> Result<Placed, Misfit> {
+) -> Result<Placed, Box<Misfit>> {
     let mut last = None;
     for &context in &wish.contexts {
         match at_context(overlay, wish, context, need, terms) {
@@ -93,11 +108,7 @@ pub fn place_first(
             }
         }
     }
-    let (context, misfit) = last.unwrap_or_else(|| {
-        let request = Request::default();
-        let refusal = Refusal { reasons: Vec::new(), nearest: None };
-        (0, Misfit { request, refusal, ever: false, would_fit: None })
-    });
+    let (context, misfit) = last.unwrap_or_else(|| (0, Misfit::nothing_tried()));
     Err(advised(misfit, overlay, wish, context, need, terms))
 }
 
@@ -165,13 +176,13 @@ fn at_context(
     context: u32,
     need: &Need,
     terms: &Terms,
-) -> Result<Placed, Misfit> {
-    let mut misfits: Vec<Misfit> = Vec::new();
+) -> Result<Placed, Box<Misfit>> {
+    let mut misfits: Vec<Box<Misfit>> = Vec::new();
     for &gpus in &wish.degrees {
         let mut best: Option<Placed> = None;
         for &vendor in &wish.vendors {
             let Ok(template) = wish.template(context, gpus, vendor) else { continue };
-            match place_frozen(overlay, &template, need, terms) {
+            match place_frozen(overlay, (&hash(&template), &template), need, terms) {
                 Ok(placed) => {
                     let better = best.as_ref().is_none_or(|best| {
                         (placed.in_place, placed.placement.score)
@@ -190,19 +201,26 @@ fn at_context(
     }
     let first_ever = misfits.iter().position(|misfit| misfit.ever);
     let nearest = first_ever.or_else(|| {
-        // Nothing ever fits: tell of the count whose need on each GPU is smallest.
-        let smallest = misfits.iter().enumerate().min_by_key(|(_, m)| m.request.vram_per_gpu);
-        smallest.map(|(index, _)| index)
+        // Nothing ever fits: tell of the most GPUs that a node has, where each needs the least.
+        let nearness = |misfit: &Misfit| {
+            let gpus = i64::from(misfit.request.gpus);
+            if has_too_few_gpus(misfit) { (0, -gpus) } else { (1, gpus) }
+        };
+        (0..misfits.len()).rev().max_by_key(|&index| nearness(&misfits[index]))
     });
     Err(match nearest {
         Some(index) => misfits.swap_remove(index),
-        None => Misfit {
-            request: Request::default(),
-            refusal: Refusal { reasons: Vec::new(), nearest: None },
-            ever: false,
-            would_fit: None,
-        },
+        None => Misfit::nothing_tried(),
     })
+}
+
+/// Whether no node that may be used has so many GPUs.
+fn has_too_few_gpus(misfit: &Misfit) -> bool {
+    misfit
+        .refusal
+        .nearest
+        .as_ref()
+        .is_none_or(|nearest| matches!(nearest.reason, RefusalReason::TooFewGpus { .. }))
 }
 
 /// Beside free GPUs, or failing that in place of the pod that is to be replaced.
@@ -229,13 +247,13 @@ fn fit(
 
 /// Adds the longest context that would be placed: searched for, so that it holds word for word.
 fn advised(
-    misfit: Misfit,
+    misfit: Box<Misfit>,
     overlay: &Overlay<'_>,
     wish: &Wish,
     context: u32,
     need: &Need,
     terms: &Terms,
-) -> Misfit {
+) -> Box<Misfit> {
     const STEP: u32 = 256;
     let fits = |context: u32| at_context(overlay, wish, context, need, terms).is_ok();
     let (mut yes, mut no) = (0, context.div_ceil(STEP));
@@ -243,5 +261,5 @@ fn advised(
         let middle = u32::midpoint(yes, no);
         if fits(middle * STEP) { yes = middle } else { no = middle }
     }
-    Misfit { would_fit: (yes > 0).then_some(yes * STEP), ..misfit }
+    Box::new(Misfit { would_fit: (yes > 0).then_some(yes * STEP), ..*misfit })
 }

@@ -34,8 +34,10 @@ pub struct Seen<'a> {
     pub deployment: &'a LLMDeployment,
     /// Its pods, after what was done.
     pub pods: &'a [Arc<Replica>],
-    /// Hash and template of the revision that it asks for, once that is frozen.
-    pub revision: Option<(&'a str, &'a Template)>,
+    /// Hash of the revision that it asks for, once that is frozen.
+    pub revision: Option<&'a str>,
+    /// Hash and template of that revision, or else of the newest one.
+    pub shown: Option<(&'a str, &'a Template)>,
     /// The model, where it could be read now.
     pub model: Option<ModelSummary>,
     /// What is wrong with the spec, or with an object that the API server refused.
@@ -74,8 +76,8 @@ pub fn report(seen: &Seen<'_>) -> LLMDeploymentStatus {
         ready: Some(format!("{}/{wanted}", tally.ready)),
         selector: Some(selector(&deployment.name_any())),
         model: seen.model.clone().or(before.model),
-        resolved: seen.revision.map(|(hash, template)| resolved(deployment, hash, template)),
-        estimate: seen.revision.map(|(_, template)| estimate(template)),
+        resolved: seen.shown.map(|(hash, template)| resolved(deployment, hash, template)),
+        estimate: seen.shown.map(|(_, template)| estimate(template)),
         gpus: tally.gpus,
         vram: (tally.gpus > 0).then(|| tally.vram.to_string()),
         placements: placements(seen.pods),
@@ -105,7 +107,7 @@ struct Tally {
 
 impl Tally {
     fn of(seen: &Seen<'_>, wanted: u32) -> Self {
-        let newest = seen.revision.map(|(hash, _)| hash);
+        let newest = seen.revision;
         let live: Vec<_> = seen.pods.iter().filter(|pod| pod.is_live()).collect();
         let is_newest = |pod: &&&Arc<Replica>| newest == Some(pod.revision.as_str());
         let slots = |pods: &mut dyn Iterator<Item = &&Arc<Replica>>| {
@@ -113,8 +115,12 @@ impl Tally {
             i32::try_from(slots.len()).unwrap_or(i32::MAX)
         };
         let holding = seen.pods.iter().filter(|pod| {
-            !matches!(pod.progress, Progress::Ended { .. })
-                && !(pod.replaces.is_some() && matches!(pod.progress, Progress::Unbound { .. }))
+            let waits_for_another = pod.replaces.is_some();
+            match pod.progress {
+                Progress::Ended { .. } => false,
+                Progress::Unbound { .. } => !waits_for_another,
+                _ => true,
+            }
         });
         let gpus: u32 = holding.clone().map(|pod| pod.claim.gpus).sum();
         Self {
@@ -153,11 +159,10 @@ fn facts(seen: &Seen<'_>, tally: &Tally, before: &LLMDeploymentStatus) -> Vec<Fa
     let deployment = seen.deployment;
     let outdated = tally.existing > tally.updated;
     let misfit = seen.misfits.first();
+    let placed = tally.placed == tally.wanted && (seen.misfits.is_empty() || outdated);
     let (placed_reason, placed_message) = match (seen.problem, misfit) {
-        (Some(problem), _) if tally.placed < tally.wanted => {
-            (problem.reason().to_owned(), problem.to_string())
-        }
-        (_, Some(misfit)) => (misfit_reason(misfit).to_owned(), misfit_message(misfit)),
+        (Some(problem), _) if !placed => (problem.reason().to_owned(), problem.to_string()),
+        (_, Some(misfit)) if !placed => (misfit_reason(misfit).to_owned(), misfit_message(misfit)),
         _ if tally.placed < tally.wanted => {
             let missing = tally.wanted - tally.placed;
             (
@@ -165,9 +170,12 @@ fn facts(seen: &Seen<'_>, tally: &Tally, before: &LLMDeploymentStatus) -> Vec<Fa
                 format!("{missing} of {} replicas have no pod yet", tally.wanted),
             )
         }
-        _ => ("AllReplicasPlaced".to_owned(), format!("{} replicas have a node", tally.placed)),
+        _ => {
+            let text = format!("{} of {} replicas have a node", tally.placed, tally.wanted);
+            ("AllReplicasPlaced".to_owned(), text)
+        }
     };
-    let placed = tally.placed == tally.wanted && (seen.misfits.is_empty() || outdated);
+    let never = misfit.is_some_and(|misfit| !misfit.ever);
     let failing = tally.failing.first().map(|pod| trouble(pod));
     let settled = seen.problem.is_none() && misfit.is_none();
     let complete = settled && tally.is_complete() && !outdated;
@@ -210,7 +218,7 @@ fn facts(seen: &Seen<'_>, tally: &Tally, before: &LLMDeploymentStatus) -> Vec<Fa
         Fact::new(conditions::READY, complete, ready_reason.clone(), ready_message.clone()),
         Fact::new(
             conditions::PROGRESSING,
-            !complete && seen.problem.is_none(),
+            !complete && seen.problem.is_none() && !never,
             if complete { "Complete".to_owned() } else { ready_reason.clone() },
             if complete { "nothing is left to do".to_owned() } else { ready_message.clone() },
         ),
@@ -225,7 +233,6 @@ fn facts(seen: &Seen<'_>, tally: &Tally, before: &LLMDeploymentStatus) -> Vec<Fa
         }
         None => Fact::new(conditions::DEGRADED, false, "NoReplicaFails", "no replica fails"),
     });
-    let never = misfit.is_some_and(|misfit| !misfit.ever);
     if seen.problem.is_some() || never {
         facts.push(Fact::new(conditions::STALLED, true, ready_reason, ready_message));
     } else if !complete {
@@ -297,21 +304,14 @@ pub fn misfit_reason(misfit: &Misfit) -> &'static str {
 
 /// Why a pod finds no node, for people: the nearest miss, what would fit, and all nodes in groups.
 pub fn misfit_message(misfit: &Misfit) -> String {
-    let mut message = String::new();
-    if let Some(nearest) = &misfit.refusal.nearest {
-        message.push_str(&nearest.to_string());
-    }
-    if let Some(context) = misfit.would_fit {
-        let now = if message.is_empty() { "" } else { "; " };
-        message.push_str(&format!("{now}would fit with contextLength ≤ {context}"));
-    }
-    if message.is_empty() {
+    let nearest = misfit.refusal.nearest.as_ref().map(ToString::to_string);
+    let advice = misfit.would_fit.map(|n| format!("would fit with contextLength ≤ {n}"));
+    let parts: Vec<String> = [nearest, advice].into_iter().flatten().collect();
+    if parts.is_empty() {
         return format!("no node can take a replica: {}", misfit.refusal);
     }
-    if !misfit.ever {
-        message = format!("no node of this cluster could hold a replica: {message}");
-    }
-    format!("{message} ({})", misfit.refusal)
+    let how = if misfit.ever { "" } else { "no node of this cluster could hold a replica: " };
+    format!("{how}{} ({})", parts.join("; "), misfit.refusal)
 }
 
 fn resolved(deployment: &LLMDeployment, hash: &str, template: &Template) -> Resolved {

@@ -60,6 +60,9 @@ impl Engine for LlamaCpp {
         // It counts the machine's cores, not those that the pod may use.
         pair(&mut args, "--threads", (template.resources.cpu.get() / 1000).max(1));
         args.push("--metrics".to_owned());
+        // A stream that is cut by the end of the server holds that end up until the next ping
+        // (30 s by default; measured on b11434).
+        pair(&mut args, "--sse-ping-interval", 5);
         args
     }
 

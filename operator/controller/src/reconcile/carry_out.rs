@@ -1,0 +1,185 @@
+//! Carries a decision out: revision, Service and budget first, then pods come, then pods go, each
+//! with its event. Writes through [`super::apply`].
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use berth_crds::names;
+use berth_render::{Replica as Rendered, revision};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+
+use super::{
+    Context, Error, Observed,
+    apply::{self, Created},
+    decide::{Decided, key},
+    intend::{DeleteReason, Need},
+    placing::{Misfit, Placed},
+    problem::Problem,
+    revisions::{self, Target},
+    to,
+};
+use crate::{client::WriteError, world::pod::Replica};
+
+/// Writes what was decided: revision, Service and budget first, then pods come, then pods go.
+pub(super) async fn carry_out(
+    observed: &Observed,
+    target: &Target,
+    decided: Decided,
+    context: &Context,
+) -> Result<(Vec<Misfit>, Option<Problem>), Error> {
+    let Observed { deployment, owner, revisions, .. } = observed;
+    let next = revisions.last().map_or(1, |newest| newest.number + 1);
+    let upkeep = async {
+        match target {
+            Target::SameAsNewest(spec) => {
+                let Some(newest) = revisions.last() else { return Ok(()) };
+                let (name, number) = (&newest.name, newest.number);
+                apply::note_on_revision(context, &owner.namespace, name, number, spec).await
+            }
+            Target::Older(index) => {
+                let Some(older) = revisions.get(*index) else { return Ok(()) };
+                let (name, spec) = (&older.name, &older.spec);
+                apply::note_on_revision(context, &owner.namespace, name, next, spec).await
+            }
+            Target::Open(wish) => {
+                let Some((_, template)) = &decided.freeze else { return Ok(()) };
+                let spec = wish.canonical.to_string();
+                let object = revision::revision(owner, template, next, &spec);
+                apply::create_revision(context, owner, &object).await?;
+                let note = format!("froze revision {}", object.name_any());
+                context.events.normal(deployment, "RevisionCreated", note).await;
+                Ok(())
+            }
+            Target::Newest | Target::Nothing(_) => Ok(()),
+        }
+    };
+    if let Err(source) = upkeep.await {
+        let create = &decided.create;
+        return Err(release_all(create, observed, context, "write a revision", source));
+    }
+
+    let mut refused = None;
+    let port = u16::try_from(deployment.spec.endpoint.port).unwrap_or(80);
+    for written in [apply::service(context, owner, port).await, apply::budget(context, owner).await]
+    {
+        match written {
+            Ok(()) => {}
+            Err(WriteError::Refused(message)) => refused = Some(Problem::Refused(message)),
+            Err(source) => {
+                let create = &decided.create;
+                return Err(release_all(create, observed, context, "write the Service", source));
+            }
+        }
+    }
+    let mut delete = decided.delete.clone();
+    for (index, (need, placed)) in decided.create.iter().enumerate() {
+        let pod = render(observed, need, placed);
+        match apply::create_pod(context, &pod).await {
+            Ok(Created::Yes) => {
+                context.events.normal(deployment, "Placed", placed_note(need, placed)).await;
+                if let (true, Some(old)) = (placed.in_place, &need.replaces) {
+                    delete.push((Arc::clone(old), DeleteReason::Replaced));
+                }
+            }
+            Ok(Created::Already) => {}
+            Ok(Created::Refused(message)) => {
+                let text = format!("pod {} cannot be created: {message}", pod.name_any());
+                refused = Some(Problem::Refused(text));
+            }
+            Err(source) => {
+                let rest = &decided.create[index + 1..];
+                return Err(release_all(rest, observed, context, "create a pod", source));
+            }
+        }
+    }
+    for (pod, reason) in delete {
+        let name = &pod.key.name;
+        apply::delete_pod(context, &owner.namespace, name, &pod.uid)
+            .await
+            .map_err(to("delete a pod"))?;
+        context.world.update(|state| state.deleting(&pod));
+        let note = delete_note(&pod, &reason);
+        match reason {
+            DeleteReason::Ended => {}
+            DeleteReason::Unbound { .. } => {
+                context.events.warning(deployment, reason.label(), note).await;
+            }
+            _ => context.events.normal(deployment, reason.label(), note).await,
+        }
+    }
+    let in_use: BTreeSet<&str> = observed.pods.iter().map(|pod| pod.revision.as_str()).collect();
+    for old in revisions::superfluous(revisions, &in_use) {
+        apply::delete_revision(context, &owner.namespace, &old.name, &old.uid)
+            .await
+            .map_err(to("delete an old revision"))?;
+    }
+    Ok((decided.misfits, refused))
+}
+
+/// Lets go of claims whose pods were not tried.
+fn release_all(
+    create: &[(Need, Placed)],
+    observed: &Observed,
+    context: &Context,
+    what: &'static str,
+    source: WriteError,
+) -> Error {
+    context.world.update(|state| {
+        for (need, placed) in create {
+            state.fleet.release(&key(observed, need, placed));
+        }
+    });
+    Error::Write { what, source }
+}
+
+fn render(observed: &Observed, need: &Need, placed: &Placed) -> Pod {
+    let mut pod = berth_render::pod(
+        &placed.template,
+        &Rendered {
+            deployment: observed.owner.clone(),
+            revision: placed.revision.clone(),
+            replica: need.replica,
+            rank: 0,
+            attempt: need.attempt,
+            node: placed.placement.node.to_string(),
+            claim: berth_render::Claim {
+                gpus: placed.placement.gpus,
+                bytes_per_gpu: placed.placement.vram_per_gpu,
+                product: placed.placement.product.clone(),
+            },
+        },
+    );
+    if let (true, Some(old)) = (placed.in_place, &need.replaces) {
+        pod.annotations_mut().insert(names::ANNOTATION_REPLACES.to_owned(), old.uid.clone());
+    }
+    pod
+}
+
+fn placed_note(need: &Need, placed: &Placed) -> String {
+    let Placed { template, placement, in_place, revision: _ } = placed;
+    let how = if *in_place { ", in place of the old replica" } else { "" };
+    format!(
+        "replica {} on node {}: {} × {} with {} usable each, {} needed{how}",
+        need.replica,
+        placement.node,
+        placement.gpus,
+        placement.product,
+        placement.vram_per_gpu,
+        template.estimate.total,
+    )
+}
+
+fn delete_note(pod: &Replica, reason: &DeleteReason) -> String {
+    let (name, node) = (&pod.key.name, &pod.node);
+    match reason {
+        DeleteReason::ScaledDown => format!("pod {name} on node {node} is no longer wanted"),
+        DeleteReason::Replaced => format!("pod {name} on node {node} makes way for its successor"),
+        DeleteReason::Duplicate => {
+            format!("pod {name} is a second pod for replica {}", pod.replica)
+        }
+        DeleteReason::Ended => format!("pod {name} ended"),
+        DeleteReason::Unbound { message } => {
+            format!("pod {name} was not bound to node {node}: {message}; planning again")
+        }
+    }
+}

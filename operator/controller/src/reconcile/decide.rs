@@ -1,0 +1,182 @@
+//! What is to be done for one deployment, decided in order with everybody else. Talks to nobody.
+//!
+//! Under the ledger's lock: earlier deployments in the queue get first pick of what is free, and
+//! what is decided here is claimed before the lock is let go, so that two plans never spend the
+//! same GPU.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use berth_planner::{
+    Assumed, Claim, Occupant, OccupantId, Owner as Holder, PodKey,
+    queue::{self, Waiting},
+};
+use berth_render::{Owner, Template};
+use k8s_openapi::jiff::Timestamp;
+use kube::runtime::reflector::ObjectRef;
+
+use super::{
+    Context, Observed, frozen,
+    intend::{DeleteReason, Intent, Need, Wanted, intend},
+    placing::{self, Misfit, Placed, Terms},
+    resolve::priority_class,
+    revisions::Target,
+};
+use crate::world::{State, beyond, pod::Replica};
+
+/// What was decided, under the ledger's lock.
+#[derive(Default)]
+pub struct Decided {
+    /// Pods to delete, each with the reason.
+    pub delete: Vec<(Arc<Replica>, DeleteReason)>,
+    /// Pods to create, each with its node; their claims are assumed already.
+    pub create: Vec<(Need, Placed)>,
+    /// Pods that found no node.
+    pub misfits: Vec<Misfit>,
+    /// Hash and template of the revision that the first placement froze.
+    pub freeze: Option<(String, Template)>,
+    /// When to look again though nothing happened.
+    pub again: Option<Duration>,
+}
+
+/// Decides what to do, in order with everybody else: under the ledger's lock, and what is decided
+/// is claimed before the lock is let go.
+pub(super) fn decide(observed: &Observed, target: &Target, context: &Context) -> Decided {
+    let frozen = frozen(observed, target);
+    let hashes: BTreeSet<&str> = observed.revisions.iter().map(|r| r.hash.as_str()).collect();
+    let status = observed.deployment.status.as_ref();
+    let wanted = Wanted {
+        replicas: observed.deployment.desired_replicas(),
+        revision: frozen.map(|revision| revision.hash.as_str()),
+        revisions: &hashes,
+        recorded: status.map_or(&[], |status| status.placements.as_slice()),
+        unbound_limit: context.unbound_limit,
+        now: Timestamp::now().as_second(),
+    };
+    let Intent { delete, mut needs, again } = intend(&wanted, &observed.pods);
+    // Without anything to render from, what is there stays and nothing new comes.
+    if frozen.is_none() && !matches!(target, Target::Open(_)) {
+        needs.clear();
+    }
+    let mut decided = Decided { delete, again, ..Decided::default() };
+    let waiting_since = status.and_then(|status| status.queue.as_ref()).map(|q| q.since.0);
+    let priority = priority(observed, context);
+
+    context.world.update(|state| {
+        for (pod, reason) in &decided.delete {
+            if let DeleteReason::Unbound { message } = reason {
+                let why = format!("the scheduler did not bind a pod there: {message}");
+                state.avoid(&observed.owner.uid, pod.node.clone(), why);
+            }
+        }
+        let placement = &observed.deployment.spec.placement;
+        let mut terms = Terms::new(placement, state.avoided(&observed.owner.uid));
+        for pod in observed.pods.iter().filter(|pod| pod.is_live()) {
+            *terms.siblings.entry(pod.node.clone()).or_default() += 1;
+        }
+        let mut overlay = queue::reserve_for_earlier(&state.fleet, &state.queue, &observed.id);
+        for need in needs {
+            let older = need
+                .revision
+                .as_ref()
+                .and_then(|hash| observed.revisions.iter().find(|revision| revision.hash == *hash));
+            let kept = older
+                .or(frozen)
+                .map(|revision| (revision.hash.clone(), revision.template.clone()))
+                .or_else(|| decided.freeze.clone());
+            let placed = match (&kept, target) {
+                (Some((hash, template)), _) => {
+                    placing::place_frozen(&overlay, (hash, template), &need, &terms)
+                }
+                (None, Target::Open(wish)) => placing::place_first(&overlay, wish, &need, &terms),
+                (None, _) => continue,
+            };
+            match placed {
+                Ok(placed) => {
+                    let request = placing::request(&placed.template, &need, &terms);
+                    if let (true, Some(old)) = (placed.in_place, &need.replaces) {
+                        overlay.remove(&OccupantId::from(old.uid.as_str()));
+                    }
+                    overlay.carry_out(&placed.placement, &request);
+                    *terms.siblings.entry(placed.placement.node.clone()).or_default() += 1;
+                    if kept.is_none() {
+                        decided.freeze = Some((placed.revision.clone(), placed.template.clone()));
+                    }
+                    decided.create.push((need, placed));
+                }
+                Err(misfit) => decided.misfits.push(*misfit),
+            }
+        }
+        drop(overlay);
+        for (need, placed) in &decided.create {
+            assume(state, observed, need, placed);
+        }
+        if decided.misfits.is_empty() {
+            state.queue.remove(&observed.id);
+        } else {
+            state.queue.upsert(Waiting {
+                key: observed.id.clone(),
+                priority,
+                since: waiting_since.unwrap_or_else(Timestamp::now).as_second(),
+                requests: decided.misfits.iter().map(|misfit| misfit.request.clone()).collect(),
+            });
+        }
+    });
+    decided
+}
+
+/// Namespace and name of the pod that a placement leads to.
+pub(super) fn key(observed: &Observed, need: &Need, placed: &Placed) -> PodKey {
+    let Owner { namespace, name, .. } = &observed.owner;
+    let name = berth_render::pod_name(name, &placed.revision, need.replica, 0, need.attempt);
+    PodKey::new(namespace.clone(), name)
+}
+
+/// Claims what was decided, until the pod is seen or known not to come.
+fn assume(state: &mut State, observed: &Observed, need: &Need, placed: &Placed) {
+    let key = key(observed, need, placed);
+    let resources = berth_planner::Resources::of_pod(
+        placed.template.resources.cpu,
+        placed.template.resources.memory,
+        placed.template.resources.ephemeral_storage,
+    );
+    let claim = Claim {
+        deployment: observed.id.clone(),
+        replica: need.replica,
+        revision: placed.revision.clone(),
+        vram_per_gpu: placed.placement.vram_per_gpu,
+    };
+    let mut occupant = Occupant {
+        id: OccupantId::from(""),
+        pod: key.clone(),
+        node: placed.placement.node.clone(),
+        gpus: placed.placement.gpus,
+        resources,
+        owner: Holder::Ours(claim.clone()),
+    };
+    if let (true, Some(old)) = (placed.in_place, &need.replaces)
+        && let Some(held) = state.fleet.occupant(&OccupantId::from(old.uid.as_str()))
+    {
+        occupant = beyond(&occupant, held);
+    }
+    let assumed = Assumed {
+        key,
+        node: occupant.node,
+        gpus: occupant.gpus,
+        resources: occupant.resources,
+        claim,
+    };
+    if let Err(error) = state.fleet.assume(assumed) {
+        // The create that follows gets the conflict, and the ledger is right already.
+        tracing::debug!(%error, "a claim was not assumed");
+    }
+}
+
+fn priority(observed: &Observed, context: &Context) -> i32 {
+    let name = priority_class(&observed.deployment.spec);
+    context
+        .stores
+        .priority_classes
+        .get(&ObjectRef::new(name))
+        .and_then(|class| class.value)
+        .unwrap_or(0)
+}
