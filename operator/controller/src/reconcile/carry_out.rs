@@ -76,7 +76,8 @@ pub(super) async fn carry_out(
         let pod = render(observed, need, placed);
         match apply::create_pod(context, &pod).await {
             Ok(Created::Yes) => {
-                context.events.normal(deployment, "Placed", placed_note(need, placed)).await;
+                let (name, note) = (pod.name_any(), placed_note(need, placed));
+                context.events.pod(deployment, &name, "Placed", note).await;
                 if let (true, Some(old)) = (placed.in_place, &need.replaces) {
                     delete.push((Arc::clone(old), DeleteReason::Replaced));
                 }
@@ -98,13 +99,9 @@ pub(super) async fn carry_out(
             .await
             .map_err(to("delete a pod"))?;
         context.world.update(|state| state.deleting(&pod));
-        let note = delete_note(&pod, &reason);
-        match reason {
-            DeleteReason::Ended => {}
-            DeleteReason::Unbound { .. } => {
-                context.events.warning(deployment, reason.label(), note).await;
-            }
-            _ => context.events.normal(deployment, reason.label(), note).await,
+        if reason != DeleteReason::Ended {
+            let note = delete_note(&pod, &reason);
+            context.events.pod(deployment, name, reason.label(), note).await;
         }
     }
     let in_use: BTreeSet<&str> = observed.pods.iter().map(|pod| pod.revision.as_str()).collect();

@@ -2,6 +2,7 @@
 //! never hides what it was about.
 
 use berth_crds::{LLMDeployment, LLMDeploymentStatus};
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Resource,
     runtime::events::{Event, EventType, Recorder},
@@ -25,12 +26,25 @@ impl Events {
 
     /// Something that is as it should be.
     pub async fn normal(&self, about: &LLMDeployment, reason: &str, note: String) {
-        self.publish(about, EventType::Normal, reason, note).await;
+        self.publish(about, None, EventType::Normal, reason, note).await;
+    }
+
+    /// Something that was done with a pod. Events of different pods stay apart.
+    pub async fn pod(&self, about: &LLMDeployment, pod: &str, reason: &str, note: String) {
+        let type_ = if reason == "NotScheduled" { EventType::Warning } else { EventType::Normal };
+        let pod = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            namespace: about.metadata.namespace.clone(),
+            name: Some(pod.to_owned()),
+            ..ObjectReference::default()
+        };
+        self.publish(about, Some(pod), type_, reason, note).await;
     }
 
     /// Something that somebody should look at.
     pub async fn warning(&self, about: &LLMDeployment, reason: &str, note: String) {
-        self.publish(about, EventType::Warning, reason, note).await;
+        self.publish(about, None, EventType::Warning, reason, note).await;
     }
 
     /// What changed from one status to the next.
@@ -67,7 +81,14 @@ impl Events {
         }
     }
 
-    async fn publish(&self, about: &LLMDeployment, type_: EventType, reason: &str, note: String) {
+    async fn publish(
+        &self,
+        about: &LLMDeployment,
+        related: Option<ObjectReference>,
+        type_: EventType,
+        reason: &str,
+        note: String,
+    ) {
         if self.leadership.check().is_err() {
             return;
         }
@@ -83,7 +104,7 @@ impl Events {
             reason: reason.to_owned(),
             note: Some(note),
             action: "Reconcile".to_owned(),
-            secondary: None,
+            secondary: related,
         };
         if let Err(error) = self.recorder.publish(&event, &about.object_ref(&())).await {
             tracing::warn!(%error, reason, "cannot write an event");

@@ -224,7 +224,8 @@ fn facts(seen: &Seen<'_>, tally: &Tally, before: &LLMDeploymentStatus) -> Vec<Fa
         ),
         Fact::new(conditions::PLACED, placed, placed_reason, placed_message),
     ];
-    let served = was_ready(before);
+    // Replicas that were only just asked for are no sign of trouble.
+    let served = was_ready(before) && before.observed_generation == deployment.metadata.generation;
     facts.push(match failing {
         Some((reason, message)) => Fact::new(conditions::DEGRADED, true, reason, message),
         None if served && tally.ready < i32::try_from(tally.wanted).unwrap_or(0) && !outdated => {

@@ -1,0 +1,66 @@
+//! What several tests are made from.
+
+#![allow(dead_code, missing_docs, reason = "each test takes what it needs")]
+
+use std::collections::BTreeMap;
+
+use berth_crds::LLMDeployment;
+use berth_operator::reconcile::{intend::Need, resolve::Defaults};
+use berth_planner::{Fleet, Gpus, Node, NodeName, Resources, Vendor};
+use berth_units::{Bytes, MilliCpu};
+use serde_json::{Value, json};
+
+pub fn defaults() -> Defaults {
+    Defaults {
+        catalogue: berth_vram::catalogue().clone(),
+        images: BTreeMap::new(),
+        runtime_classes: BTreeMap::new(),
+    }
+}
+
+/// A deployment named `llm` in namespace `team` with that spec.
+pub fn deployment(spec: Value) -> LLMDeployment {
+    serde_json::from_value(json!({
+        "apiVersion": "berth.dev/v1alpha1",
+        "kind": "LLMDeployment",
+        "metadata": {"name": "llm", "namespace": "team", "uid": "owner", "generation": 1},
+        "spec": spec,
+    }))
+    .unwrap()
+}
+
+/// A node with GPUs of a product.
+pub fn node(name: &str, product: &str, count: u32, vram: Bytes) -> Node {
+    let vendor = if product.starts_with("AMD") { Vendor::Amd } else { Vendor::Nvidia };
+    Node {
+        name: NodeName::from(name),
+        labels: BTreeMap::new(),
+        taints: Vec::new(),
+        ready: true,
+        cordoned: false,
+        gpus: Some(Gpus {
+            vendor,
+            product: product.to_owned(),
+            count,
+            vram: Some(vram),
+            unusable: None,
+        }),
+        allocatable: Resources {
+            cpu: MilliCpu::cores(128),
+            memory: Bytes::gib(2048),
+            ephemeral_storage: Bytes::gib(8192),
+            pods: 110,
+        },
+    }
+}
+
+pub fn fleet(nodes: impl IntoIterator<Item = Node>) -> Fleet {
+    let mut fleet = Fleet::new();
+    nodes.into_iter().for_each(|node| fleet.upsert_node(node));
+    fleet
+}
+
+/// The first attempt at replica 0.
+pub fn need() -> Need {
+    Need { replica: 0, attempt: 0, revision: None, replaces: None, avoid: BTreeMap::new() }
+}
