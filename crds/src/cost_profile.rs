@@ -39,7 +39,8 @@ pub struct CostProfileSpec {
     #[schemars(regex(pattern = r"^[A-Z]{3}$"))]
     pub currency: String,
 
-    /// What machines cost. A node takes the first entry that selects it.
+    /// What machines cost. Of the entries that select a node, the one with the most conditions
+    /// counts; where two have as many, the node has no price until one of them says more.
     #[schemars(length(min = 1, max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub hardware: Vec<Hardware>,
 

@@ -6,6 +6,7 @@
 mod cost;
 mod deployments;
 mod fleet;
+mod registrar;
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -14,15 +15,17 @@ use std::{
 
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge,
-    Opts, Registry, TextEncoder,
+    TextEncoder,
 };
 
 use crate::{prices::PriceBook, world::World};
 use berth_crds::LLMDeployment;
+pub use registrar::Described;
+use registrar::Registrar;
 
 /// Every metric.
 pub struct Metrics {
-    registry: Registry,
+    registrar: Registrar,
     reconciles: IntCounterVec,
     reconcile_seconds: HistogramVec,
     plan_seconds: Histogram,
@@ -56,8 +59,7 @@ pub struct Watches {
 impl Watches {
     /// An event came.
     pub fn event(&self, kind: &str) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.last.with_label_values(&[kind]).set(now.as_secs_f64());
+        self.last.with_label_values(&[kind]).set(seconds_since_epoch());
     }
 
     /// The watch failed and starts anew.
@@ -69,73 +71,69 @@ impl Watches {
 impl Metrics {
     /// Registers everything.
     pub fn new() -> prometheus::Result<Self> {
-        let registry = Registry::new();
-        let reconciles = counters(
-            &registry,
-            "berth_reconcile_total",
-            "Reconciles of LLMDeployments, by how they ended.",
-            &["outcome"],
+        let mut registrar = Registrar::default();
+        let up_since = registrar.add(
+            "gauge",
+            Gauge::new(
+                "process_start_time_seconds",
+                "Start of the process in seconds since the Unix epoch.",
+            )?,
         )?;
-        let reconcile_seconds = HistogramVec::new(
-            HistogramOpts::new(
-                "berth_reconcile_duration_seconds",
-                "Time that a reconcile took, writes included.",
-            )
-            .buckets(vec![0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0]),
-            &["outcome"],
-        )?;
-        registry.register(Box::new(reconcile_seconds.clone()))?;
-        let plan_seconds = Histogram::with_opts(
-            HistogramOpts::new(
-                "berth_plan_duration_seconds",
-                "Time that deciding took under the ledger's lock.",
-            )
-            .buckets(vec![0.000_02, 0.000_1, 0.000_5, 0.002, 0.01, 0.05, 0.25]),
-        )?;
-        registry.register(Box::new(plan_seconds.clone()))?;
-        let queued =
-            IntGauge::new("berth_waiting_deployments", "LLMDeployments that wait for GPUs.")?;
-        registry.register(Box::new(queued.clone()))?;
-        let leader = IntGauge::new("berth_leader", "1 while this operator holds the lease.")?;
-        registry.register(Box::new(leader.clone()))?;
-        let up_since = Gauge::new(
-            "process_start_time_seconds",
-            "Start of the process in seconds since the Unix epoch.",
-        )?;
-        registry.register(Box::new(up_since.clone()))?;
-        up_since
-            .set(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
-        let calls = counters(
-            &registry,
-            "berth_api_writes_total",
-            "Writes to the API server, by what came of them.",
-            &["verb", "kind", "outcome"],
-        )?;
-        let last = gauges(
-            &registry,
-            "berth_watch_last_event_timestamp_seconds",
-            "When a watch last heard something.",
-            &["kind"],
-        )?;
-        let errors = counters(
-            &registry,
-            "berth_watch_errors_total",
-            "Watches that failed and started anew.",
-            &["kind"],
-        )?;
+        up_since.set(seconds_since_epoch());
+        let reconcile_seconds = HistogramOpts::new(
+            "berth_reconcile_duration_seconds",
+            "Time that a reconcile took, writes included.",
+        )
+        .buckets(vec![0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0]);
+        let plan_seconds = HistogramOpts::new(
+            "berth_plan_duration_seconds",
+            "Time that deciding took under the ledger's lock.",
+        )
+        .buckets(vec![0.000_02, 0.000_1, 0.000_5, 0.002, 0.01, 0.05, 0.25]);
         Ok(Self {
-            fleet: fleet::Fleet::new(&registry)?,
-            deployments: deployments::Deployments::new(&registry)?,
-            cost: Mutex::new(cost::Cost::new(&registry)?),
-            registry,
-            reconciles,
-            reconcile_seconds,
-            plan_seconds,
-            queued,
-            leader,
-            calls: Calls(calls),
-            watches: Watches { last, errors },
+            leader: registrar.add(
+                "gauge",
+                IntGauge::new("berth_leader", "1 while this operator holds the lease.")?,
+            )?,
+            reconciles: registrar.counters(
+                "berth_reconcile_total",
+                "Reconciles of LLMDeployments, by how they ended.",
+                &["outcome"],
+            )?,
+            reconcile_seconds: registrar
+                .add("histogram", HistogramVec::new(reconcile_seconds, &["outcome"])?)?,
+            plan_seconds: registrar.add("histogram", Histogram::with_opts(plan_seconds)?)?,
+            queued: registrar.add(
+                "gauge",
+                IntGauge::new("berth_waiting_deployments", "LLMDeployments that wait for GPUs.")?,
+            )?,
+            calls: Calls(registrar.counters(
+                "berth_api_writes_total",
+                "Writes to the API server, by what came of them.",
+                &["verb", "kind", "outcome"],
+            )?),
+            watches: Watches {
+                last: registrar.gauges(
+                    "berth_watch_last_event_timestamp_seconds",
+                    "When a watch last heard something, in seconds since the Unix epoch.",
+                    &["kind"],
+                )?,
+                errors: registrar.counters(
+                    "berth_watch_errors_total",
+                    "Watches that failed and started anew.",
+                    &["kind"],
+                )?,
+            },
+            fleet: fleet::Fleet::new(&mut registrar)?,
+            deployments: deployments::Deployments::new(&mut registrar)?,
+            cost: Mutex::new(cost::Cost::new(&mut registrar)?),
+            registrar,
         })
+    }
+
+    /// Every metric that there is, for the reference.
+    pub fn described(&self) -> &[Described] {
+        &self.registrar.described
     }
 
     /// Where writes are counted.
@@ -189,29 +187,11 @@ impl Metrics {
     /// The text that Prometheus reads.
     pub fn text(&self) -> prometheus::Result<String> {
         let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        TextEncoder::new().encode(&self.registrar.registry.gather(), &mut text)?;
         String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
     }
 }
 
-fn counters(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> prometheus::Result<IntCounterVec> {
-    let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
-    registry.register(Box::new(counters.clone()))?;
-    Ok(counters)
-}
-
-fn gauges(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> prometheus::Result<GaugeVec> {
-    let gauges = GaugeVec::new(Opts::new(name, help), labels)?;
-    registry.register(Box::new(gauges.clone()))?;
-    Ok(gauges)
+fn seconds_since_epoch() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }

@@ -11,6 +11,7 @@ use crate::{
     reconcile::{
         Context,
         conditions::{self, Fact, conditions},
+        reason::Reason,
     },
 };
 
@@ -29,17 +30,20 @@ pub async fn tell(context: &Context) -> Result<(), WriteError> {
         let fact = match checked {
             Err(errors) => {
                 let all: Vec<_> = errors.iter().map(|error| format!("spec.{error}")).collect();
-                Fact::new(conditions::READY, false, "InvalidPrices", all.join("; "))
+                Fact::new(conditions::READY, false, Reason::InvalidPrices, all.join("; "))
             }
             Ok(_) if nodes == 0 => Fact::new(
                 conditions::READY,
                 true,
-                "NoNodes",
+                Reason::NoNodes,
                 "the prices can be used, but no GPU node is selected by them",
             ),
-            Ok(_) => {
-                Fact::new(conditions::READY, true, "Ready", format!("prices {nodes} GPU nodes"))
-            }
+            Ok(_) => Fact::new(
+                conditions::READY,
+                true,
+                Reason::Ready,
+                format!("prices {nodes} GPU nodes"),
+            ),
         };
         let before = profile.status.clone().unwrap_or_default();
         let generation = profile.metadata.generation;

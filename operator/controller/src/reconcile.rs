@@ -14,6 +14,7 @@ pub mod facts;
 pub mod intend;
 pub mod placing;
 pub mod problem;
+pub mod reason;
 pub mod report;
 pub mod resolve;
 pub mod revisions;
@@ -56,6 +57,9 @@ use placing::Misfit;
 use problem::Problem;
 use resolve::{Defaults, priority_class, resolve};
 use revisions::{Revision, Target};
+
+/// When an object that the API server refused is tried again.
+const REFUSED_AGAIN: Duration = Duration::from_secs(30);
 
 /// Objects that are kept current beside pods and nodes.
 pub struct Stores {
@@ -155,8 +159,12 @@ async fn steps(deployment: &Arc<LLMDeployment>, context: &Context) -> Result<Act
     let plan = Instant::now();
     let decided = decide(&observed, &target, context);
     context.metrics.planned(plan.elapsed());
-    let again = decided.again;
+    let mut again = decided.again;
     let (misfits, problem) = carry_out(&observed, &target, decided, context).await?;
+    if problem.is_some() {
+        // A quota, a webhook of somebody else's: nothing tells when it would be taken.
+        again = Some(again.map_or(REFUSED_AGAIN, |again| again.min(REFUSED_AGAIN)));
+    }
     tell(&observed, &target, &misfits, problem, context).await?;
     Ok(again.map_or_else(Action::await_change, Action::requeue))
 }

@@ -186,10 +186,10 @@ fn a_pod_that_is_not_bound_in_time_is_planned_again_elsewhere() {
     assert_eq!(soon.again, Some(Duration::from_secs(25)));
     assert!(soon.delete.is_empty());
 
-    let message = Some("0/3 nodes are available: 1 Insufficient nvidia.com/gpu".to_owned());
-    let late = Progress::Unbound { since: NOW - 31, message: message.clone() };
+    let message = "0/3 nodes are available: 1 Insufficient nvidia.com/gpu".to_owned();
+    let late = Progress::Unbound { since: NOW - 31, message: Some(message.clone()) };
     let intent = decide(1, "new", &[pod("new", 0, 0, late)]);
-    assert_eq!(intent.delete[0].1, DeleteReason::Unbound { message: message.unwrap_or_default() });
+    assert_eq!(intent.delete[0].1, DeleteReason::Unbound { message });
 }
 
 #[test]

@@ -8,6 +8,7 @@ use berth_crds::llm_deployment::Placement;
 use berth_operator::{
     reconcile::{
         placing::{Misfit, Placed, Terms, place_first},
+        reason::Reason,
         report::{misfit_message, misfit_reason},
         resolve::resolve,
     },
@@ -87,7 +88,7 @@ fn the_context_gives_way_only_where_no_node_could_ever_hold_it() {
     occupy(&mut mixed, "big", 1, Owner::Foreign);
     let misfit = place(&mixed, spec).unwrap_err();
     assert!(misfit.ever);
-    assert_eq!(misfit_reason(&misfit), "InsufficientVRAM");
+    assert_eq!(misfit_reason(&misfit), Reason::InsufficientVRAM);
 }
 
 #[test]
@@ -130,7 +131,7 @@ fn without_a_gpu_that_could_hold_it_the_largest_is_named() {
     let spec = json!({"model": {"uri": "hf://meta-llama/Llama-3.1-405B-Instruct"}});
     let misfit = place(&fleet, spec).unwrap_err();
     assert!(!misfit.ever);
-    assert_eq!(misfit_reason(&misfit), "InsufficientVRAM");
+    assert_eq!(misfit_reason(&misfit), Reason::InsufficientVRAM);
     let message = misfit_message(&misfit);
     assert!(message.contains("needs 8 GPUs"), "{message}");
     assert!(message.contains("75.7 GiB usable"), "{message}");
@@ -138,7 +139,7 @@ fn without_a_gpu_that_could_hold_it_the_largest_is_named() {
     let none = common::fleet([]);
     let misfit =
         place(&none, json!({"model": {"uri": "hf://Qwen/Qwen2.5-7B-Instruct"}})).unwrap_err();
-    assert_eq!(misfit_reason(&misfit), "NoGPUNodes");
+    assert_eq!(misfit_reason(&misfit), Reason::NoGPUNodes);
 }
 
 #[test]

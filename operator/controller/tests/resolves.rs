@@ -108,7 +108,7 @@ fn what_is_wrong_is_said_with_what_to_do() {
         ),
     ] {
         let problem = problem(spec);
-        assert_eq!(problem.reason(), reason, "{problem}");
+        assert_eq!(problem.reason().to_string(), reason, "{problem}");
         for part in parts {
             assert!(problem.to_string().contains(part), "{part:?} is not in {problem}");
         }

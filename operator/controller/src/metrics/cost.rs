@@ -8,9 +8,9 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 use berth_cost::{Component, Currency, Deployment, FleetMeter, HourlyCost};
 use berth_crds::LLMDeployment;
 use kube::ResourceExt;
-use prometheus::{CounterVec, GaugeVec, Opts, Registry};
+use prometheus::{CounterVec, GaugeVec};
 
-use super::gauges;
+use super::registrar::Registrar;
 use crate::prices::{Bills, PriceBook};
 
 /// What everything costs and has cost since this operator began to lead.
@@ -33,26 +33,22 @@ struct Series {
 
 impl Series {
     fn new(
-        registry: &Registry,
+        registrar: &mut Registrar,
         name: &str,
         of: &str,
         labels: &[&str],
         more: &[&str],
     ) -> prometheus::Result<Self> {
-        let rate = gauges(
-            registry,
+        let rate = registrar.gauges(
             &format!("{name}_cost_per_hour"),
             &format!("What {of} cost per hour now."),
             labels,
         )?;
-        let total = CounterVec::new(
-            Opts::new(
-                format!("{name}_cost_total"),
-                format!("What {of} cost since this operator began to lead."),
-            ),
+        let total = registrar.sums(
+            &format!("{name}_cost_total"),
+            &format!("What {of} cost since this operator began to lead."),
             &[labels, more].concat(),
         )?;
-        registry.register(Box::new(total.clone()))?;
         Ok(Self { rate, total })
     }
 
@@ -64,41 +60,38 @@ impl Series {
 
 impl Cost {
     /// Registers everything.
-    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+    pub fn new(registrar: &mut Registrar) -> prometheus::Result<Self> {
         let node = ["node", "product", "component", "currency"];
         Ok(Self {
             meter: FleetMeter::default(),
             last: None,
             deployment: Series::new(
-                registry,
+                registrar,
                 "berth_deployment",
                 "the GPUs of a deployment",
                 &["namespace", "deployment", "component", "currency"],
                 &["state"],
             )?,
-            idle: Series::new(registry, "berth_idle", "GPUs that nobody claims", &node, &[])?,
+            idle: Series::new(registrar, "berth_idle", "GPUs that nobody claims", &node, &[])?,
             foreign: Series::new(
-                registry,
+                registrar,
                 "berth_foreign",
                 "GPUs held by foreign pods",
                 &node,
                 &[],
             )?,
-            bill: gauges(
-                registry,
+            bill: registrar.gauges(
                 "berth_bill_per_hour",
                 "What all priced nodes cost per hour: deployments, foreign pods and idle GPUs add \
                  up to it.",
                 &["profile", "component", "currency"],
             )?,
-            unpriced: gauges(
-                registry,
+            unpriced: registrar.gauges(
                 "berth_unpriced_nodes",
                 "GPU nodes that no CostProfile prices.",
                 &[],
             )?,
-            usable: gauges(
-                registry,
+            usable: registrar.gauges(
                 "berth_cost_profile_usable",
                 "1 where the prices of a CostProfile can be used.",
                 &["profile"],

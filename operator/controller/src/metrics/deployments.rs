@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use berth_crds::LLMDeployment;
 use kube::ResourceExt;
-use prometheus::{GaugeVec, Registry};
+use prometheus::GaugeVec;
 
-use super::gauges;
+use super::registrar::Registrar;
 use crate::world::{State, pod::Progress};
 
 /// Deployments in figures.
@@ -23,36 +23,31 @@ const CONDITIONS: [&str; 5] = ["Ready", "Placed", "Progressing", "Degraded", "St
 
 impl Deployments {
     /// Registers them.
-    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+    pub fn new(registrar: &mut Registrar) -> prometheus::Result<Self> {
         let labels = ["namespace", "deployment"];
         let with = |more: &'static str| ["namespace", "deployment", more];
         Ok(Self {
-            replicas: gauges(
-                registry,
+            replicas: registrar.gauges(
                 "berth_deployment_replicas",
                 "Replicas by state: desired, existing, updated (of the newest revision), ready.",
                 &with("state"),
             )?,
-            vram: gauges(
-                registry,
+            vram: registrar.gauges(
                 "berth_deployment_claimed_vram_bytes",
                 "VRAM that the replicas claim.",
                 &labels,
             )?,
-            gpus: gauges(
-                registry,
+            gpus: registrar.gauges(
                 "berth_deployment_claimed_gpus",
                 "GPUs that the replicas claim.",
                 &labels,
             )?,
-            conditions: gauges(
-                registry,
+            conditions: registrar.gauges(
                 "berth_deployment_condition",
                 "1 where a condition holds, 0 where it does not.",
                 &with("condition"),
             )?,
-            position: gauges(
-                registry,
+            position: registrar.gauges(
                 "berth_deployment_queue_position",
                 "Place in the queue for GPUs, from 1; absent where nothing waits.",
                 &labels,

@@ -1,8 +1,8 @@
 //! VRAM and GPUs by node and product.
 
-use prometheus::{GaugeVec, Registry};
+use prometheus::GaugeVec;
 
-use super::gauges;
+use super::registrar::Registrar;
 
 /// The fleet in figures.
 pub struct Fleet {
@@ -13,23 +13,20 @@ pub struct Fleet {
 
 impl Fleet {
     /// Registers them.
-    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+    pub fn new(registrar: &mut Registrar) -> prometheus::Result<Self> {
         Ok(Self {
-            vram: gauges(
-                registry,
+            vram: registrar.gauges(
                 "berth_fleet_vram_bytes",
                 "VRAM of a node by state: claimed by replicas, held by foreign pods, free to be \
                  claimed, reserved (never claimed), unusable. The states add up to the total.",
                 &["node", "product", "state"],
             )?,
-            gpus: gauges(
-                registry,
+            gpus: registrar.gauges(
                 "berth_fleet_gpus",
                 "GPUs of a node by state: claimed, foreign, free, unusable.",
                 &["node", "product", "state"],
             )?,
-            schedulable: gauges(
-                registry,
+            schedulable: registrar.gauges(
                 "berth_fleet_node_schedulable",
                 "1 where new replicas may go: the node is ready and not cordoned.",
                 &["node", "product"],

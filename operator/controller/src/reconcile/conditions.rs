@@ -10,6 +10,8 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
+use super::reason::Reason;
+
 /// Whether all replicas wanted are of the newest revision and answer.
 pub const READY: &str = "Ready";
 /// Whether a change is being carried out.
@@ -31,7 +33,7 @@ pub struct Fact {
     /// Whether it holds.
     pub holds: bool,
     /// Why, in one word.
-    pub reason: String,
+    pub reason: Reason,
     /// Why, for people.
     pub message: String,
 }
@@ -41,10 +43,10 @@ impl Fact {
     pub fn new(
         type_: &'static str,
         holds: bool,
-        reason: impl Into<String>,
+        reason: Reason,
         message: impl Into<String>,
     ) -> Self {
-        Self { type_, holds, reason: reason.into(), message: bounded(message.into()) }
+        Self { type_, holds, reason, message: bounded(message.into()) }
     }
 }
 
@@ -64,7 +66,7 @@ pub fn conditions(
         Condition {
             type_: fact.type_.to_owned(),
             status: status.to_owned(),
-            reason: fact.reason,
+            reason: fact.reason.to_string(),
             message: fact.message,
             observed_generation: generation,
             last_transition_time: since,

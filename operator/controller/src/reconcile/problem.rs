@@ -1,6 +1,8 @@
 //! What can be wrong with a spec that the API server cannot see. Each is shown as a condition, with
 //! what to do.
 
+use super::reason::Reason;
+
 /// Something that only the user can put right. What runs goes on untouched.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
@@ -66,20 +68,20 @@ pub enum Problem {
 
 impl Problem {
     /// The reason in conditions and events.
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> Reason {
         match self {
-            Self::UnknownModel { .. } => "UnknownModel",
-            Self::InvalidFacts(_) => "InvalidFacts",
-            Self::InvalidModelUri(_) => "InvalidModelUri",
-            Self::UnsupportedFormat(_) => "UnsupportedFormat",
-            Self::InvalidParallelism(_) => "InvalidParallelism",
-            Self::ContextTooLong(_) => "ContextTooLong",
-            Self::InvalidAmount { .. } => "InvalidAmount",
-            Self::ReservedArgument(_) => "ReservedArgument",
-            Self::PriorityClassNotFound(_) => "PriorityClassNotFound",
-            Self::PriorityClassPreempts(_) => "PriorityClassPreempts",
-            Self::ClaimNotFound(_) => "ClaimNotFound",
-            Self::Refused(_) => "Refused",
+            Self::UnknownModel { .. } => Reason::UnknownModel,
+            Self::InvalidFacts(_) => Reason::InvalidFacts,
+            Self::InvalidModelUri(_) => Reason::InvalidModelUri,
+            Self::UnsupportedFormat(_) => Reason::UnsupportedFormat,
+            Self::InvalidParallelism(_) => Reason::InvalidParallelism,
+            Self::ContextTooLong(_) => Reason::ContextTooLong,
+            Self::InvalidAmount { .. } => Reason::InvalidAmount,
+            Self::ReservedArgument(_) => Reason::ReservedArgument,
+            Self::PriorityClassNotFound(_) => Reason::PriorityClassNotFound,
+            Self::PriorityClassPreempts(_) => Reason::PriorityClassPreempts,
+            Self::ClaimNotFound(_) => Reason::ClaimNotFound,
+            Self::Refused(_) => Reason::Refused,
         }
     }
 }

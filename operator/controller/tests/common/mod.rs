@@ -19,7 +19,8 @@ pub fn defaults() -> Defaults {
 }
 
 /// A deployment named `llm` in namespace `team` with that spec.
-pub fn deployment(spec: Value) -> LLMDeployment {
+pub fn deployment(spec: impl Into<Value>) -> LLMDeployment {
+    let spec: Value = spec.into();
     serde_json::from_value(json!({
         "apiVersion": "berth.dev/v1alpha1",
         "kind": "LLMDeployment",

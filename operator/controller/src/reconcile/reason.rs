@@ -1,0 +1,140 @@
+//! Why a condition is as it is: every reason, what it means and what to do about it. The page
+//! `docs/conditions.md` is made from here.
+
+use std::{borrow::Cow, fmt};
+
+macro_rules! reasons {
+    ($($(#[doc = $meaning:literal])+ $name:ident => $remedy:literal,)+) => {
+        /// A reason of ours, or one that the kubelet gave for a pod.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        #[allow(clippy::upper_case_acronyms, reason = "as it stands in conditions")]
+        pub enum Reason {
+            $($(#[doc = $meaning])+ $name,)+
+            /// What the kubelet says of a pod, such as `CrashLoopBackOff`.
+            Pod(String),
+        }
+
+        impl Reason {
+            /// Every reason of ours, with what it means and what to do.
+            pub const ALL: &'static [(Self, &'static str, &'static str)] = &[
+                $((Self::$name, concat!($($meaning),+), $remedy),)+
+            ];
+
+            /// As it stands in conditions and events.
+            pub fn as_str(&self) -> Cow<'_, str> {
+                match self {
+                    $(Self::$name => stringify!($name).into(),)+
+                    Self::Pod(reason) => reason.into(),
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// All replicas wanted are of the newest revision and answer.
+    Ready => "",
+    /// `spec.suspend` is true, and no replica runs.
+    Suspended => "Set `spec.suspend` to false to run it again.",
+    /// `spec.replicas` is 0.
+    ScaledToZero => "Scale it up: `kubectl scale llm NAME --replicas=1`.",
+    /// Every replica has a node; some load their model or pull their image.
+    Loading => "Wait. `status.resolved.startupTimeoutSeconds` says how long it may take; the pod's \
+                events and logs tell how far it is.",
+    /// Replicas get their pods.
+    Placing => "Wait.",
+    /// Replicas are brought to the newest revision, one at a time.
+    RollingOut => "Wait, or undo the edit.",
+    /// The newest revision finds no room, not even in the place of an old replica. The old one
+    /// serves on.
+    RolloutBlocked => "Free GPUs, ask for less, or undo the edit; the message names the nearest miss.",
+    /// Replicas that are no longer wanted end.
+    ScalingDown => "Wait: requests that run are finished first.",
+    /// Every replica wanted has a node.
+    AllReplicasPlaced => "",
+    /// Nothing is left to do.
+    Complete => "",
+    /// No replica fails.
+    NoReplicaFails => "",
+    /// Fewer replicas answer than are wanted, though all of them did.
+    TooFewReplicas => "Look at the pods that are missing or not ready; Berth replaces those that ended.",
+    /// An engine answered and does not any more.
+    NotAnswering => "Look at the pod's logs; the liveness probe restarts an engine that hangs.",
+    /// A pod ended and is replaced.
+    PodFailed => "Look at the message; after several failures in a row the next attempt waits up to 5 \
+                  minutes.",
+    /// No node has GPUs with enough VRAM free, or none has such GPUs at all.
+    InsufficientVRAM => "It is placed by itself as soon as something frees up. The message names the \
+                         nearest miss and, where a shorter context helps, how short: put that into \
+                         `spec.engine.contextLength`.",
+    /// The GPUs are there, but CPU, memory, disk or pod slots of their node are not.
+    InsufficientResources => "Free them, or ask for less in `spec.resources`.",
+    /// No node with GPUs may be used: selector, taints, product or vendor rule them all out.
+    NoMatchingNodes => "Compare `spec.placement` and `spec.gpu` with the labels and taints of your nodes.",
+    /// No node of the cluster offers GPUs.
+    NoGPUNodes => "Install the device plugin of your GPUs' vendor and its labeller (NVIDIA: GPU Feature \
+                   Discovery; AMD: the node labeller).",
+    /// The model is neither in Berth's catalogue nor described in the manifest.
+    UnknownModel => "Give `spec.model.facts`, or `spec.model.files` for a GGUF repository.",
+    /// `spec.model.facts` contradicts itself.
+    InvalidFacts => "Compare with the model's `config.json`.",
+    /// `spec.model.uri` cannot be used.
+    InvalidModelUri => "See the message.",
+    /// The engine does not serve files of that format, or not as asked.
+    UnsupportedFormat => "Leave `spec.engine.type` out, or choose the one that the message names.",
+    /// The model cannot be split over so many GPUs.
+    InvalidParallelism => "Use one of the counts that the message names.",
+    /// The context is longer than the model allows.
+    ContextTooLong => "Use the model's maximum or less.",
+    /// An amount cannot be read.
+    InvalidAmount => "Write it as a Kubernetes quantity, such as `80Gi` or `8`.",
+    /// An argument or a variable that Berth sets itself.
+    ReservedArgument => "Use the field that the message names.",
+    /// The PriorityClass does not exist.
+    PriorityClassNotFound => "Create it with `preemptionPolicy: Never`, or use `berth-default`.",
+    /// The PriorityClass lets kube-scheduler preempt.
+    PriorityClassPreempts => "Use a class with `preemptionPolicy: Never`.",
+    /// The PersistentVolumeClaim that holds the model does not exist.
+    ClaimNotFound => "Create it in the same namespace, or correct the name.",
+    /// The API server refused a pod or another object: a quota, an admission policy or webhook, or a
+    /// name that is taken.
+    Refused => "See the message: it is the API server's own. Berth tries again every 30 seconds.",
+    /// On a CostProfile: prices that cannot be used.
+    InvalidPrices => "The message names each field and what is wrong with it. Until then its nodes have \
+                      no price.",
+    /// On a CostProfile: the prices can be used, but select no node.
+    NoNodes => "Compare `products` and `nodeSelector` with the labels of your nodes.",
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.as_str())
+    }
+}
+
+/// The page on conditions.
+pub fn page() -> String {
+    use std::fmt::Write;
+    let mut page = String::from(
+        "# Conditions and their reasons\n\n\
+         Generated by `make docs` from operator/controller/src/reconcile/reason.rs. Do not edit.\n\n\
+         | condition | holds while |\n|---|---|\n\
+         | `Ready` | all replicas wanted are of the newest revision and answer |\n\
+         | `Progressing` | a change is being carried out |\n\
+         | `Placed` | every replica wanted has a node |\n\
+         | `Degraded` | a replica fails, or fewer answer than did |\n\
+         | `Reconciling` | something is on its way that ends by itself; absent otherwise |\n\
+         | `Stalled` | nothing goes on until somebody does something; absent otherwise |\n\n\
+         | reason | meaning | what to do |\n|---|---|---|\n",
+    );
+    for (reason, meaning, remedy) in Reason::ALL {
+        let remedy = if remedy.is_empty() { "Nothing." } else { remedy };
+        let _ = writeln!(page, "| `{reason}` | {} | {remedy} |", meaning.trim());
+    }
+    page.push_str(
+        "\nReasons that are not in this list (`CrashLoopBackOff`, `ImagePullBackOff`, \
+         `CreateContainerConfigError`, `Evicted`, …) are the kubelet's own words about a pod; the \
+         message says which pod and why.\n",
+    );
+    page
+}
