@@ -39,6 +39,9 @@ impl JsonSchema for Amount {
         json_schema!({
             "x-kubernetes-int-or-string": true,
             "anyOf": [{"type": "integer"}, {"type": "string"}],
+            // Holds for numbers, the pattern for strings.
+            "minimum": 0,
+            "maximum": 1_000_000_000_000_000_u64,
             "pattern": r"^[0-9]{1,15}(\.[0-9]{1,9})?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$",
         })
     }
