@@ -167,7 +167,9 @@ fn a_pair_that_hands_over_in_place_is_counted_once_in_every_order() {
     heir.annotations_mut().insert("berth.dev/replaces".to_owned(), "uid-0".to_owned());
     for order in [[&old, &heir], [&heir, &old]] {
         let world = world();
-        order.into_iter().for_each(|pod| world.saw_pod(pod));
+        for pod in order {
+            world.saw_pod(pod);
+        }
         assert_eq!(free(&world), 7);
         world.lost_pod(&old);
         assert_eq!(free(&world), 7, "the heir holds the GPU now");
@@ -175,7 +177,9 @@ fn a_pair_that_hands_over_in_place_is_counted_once_in_every_order() {
         assert_eq!(free(&world), 8);
 
         let world = self::world();
-        order.into_iter().for_each(|pod| world.saw_pod(pod));
+        for pod in order {
+            world.saw_pod(pod);
+        }
         world.lost_pod(&heir);
         assert_eq!(free(&world), 7, "the old one still holds it");
         world.lost_pod(&old);
