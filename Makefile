@@ -31,6 +31,9 @@ export BERTH_OPERATOR ?= $(binaries)/berth-operator
 cargo_deny_version := 0.20.2
 cargo_deny := $(BERTH_CACHE)/cargo-deny-$(cargo_deny_version)/bin/cargo-deny
 
+helm_version := v4.3.1
+helm := $(BERTH_CACHE)/helm-$(helm_version)/bin/helm
+
 .PHONY: help
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -45,7 +48,7 @@ demo: tools build ## A cluster with simulated GPU nodes, the operator and sample
 .PHONY: test
 test: tools ## Every test
 	@$(MAKE) check-fmt
-	$(MAKE) --jobs=4 build-llama-server test-go test-rust
+	$(MAKE) --jobs=4 build-llama-server test-go test-rust test-chart
 	$(MAKE) deny test-e2e
 
 .PHONY: test-full
@@ -68,6 +71,10 @@ test-go: build-cluster ## Formatting, vet and tests of the test cluster
 	# With the flags of the build, or all of Kubernetes is compiled once more.
 	go vet -trimpath ./...
 	go test -trimpath ./...
+
+.PHONY: test-chart
+test-chart: build $(helm) ## Tests of the Helm chart: what it renders and refuses, and its life in a cluster
+	@HELM=$(helm) PYTHONDONTWRITEBYTECODE=1 python3 -m unittest discover --buffer --start-directory charts/test
 
 .PHONY: test-e2e
 test-e2e: build ## Tests against a real API server
@@ -97,18 +104,36 @@ build-llama-server:
 tools:
 	@.ci/tools
 
+# Built only once for all clones; nice, because it is built beside what people wait for.
+$(helm):
+	@echo "building helm $(helm_version); the first time takes some minutes" >&2
+	nice env GOBIN="$(@D).$$$$" go install -trimpath -ldflags '-s -w' helm.sh/helm/v4/cmd/helm@$(helm_version)
+	mkdir -p "$(@D)"
+	mv "$(@D).$$$$/helm" "$@"
+	rmdir "$(@D).$$$$"
+
 ##### Generated files
 
 .PHONY: crds
 crds: build-rust ## Write the CustomResourceDefinitions from the types
 	@$(binaries)/crdgen crds/yaml
 
+.PHONY: chart
+chart: crds $(helm) ## Write what is derived from the Helm chart and the CustomResourceDefinitions
+	@charts/generate $(helm)
+
 .PHONY: check-generated
-check-generated: build-rust ## Fail if a generated file is not current
+check-generated: build-rust $(helm) ## Fail if a generated file is not current
 	@fresh=$$(mktemp -d)
 	trap 'rm -rf "$$fresh"' EXIT
-	$(binaries)/crdgen "$$fresh"
-	diff -ru crds/yaml "$$fresh" || { echo "crds/yaml is not what crds/src gives: run 'make crds'" >&2; exit 1; }
+	$(binaries)/crdgen "$$fresh/crds"
+	diff -ru crds/yaml "$$fresh/crds" || { echo "crds/yaml is not what crds/src gives: run 'make chart'" >&2; exit 1; }
+	charts/generate $(helm) "$$fresh"
+	cp charts/manifests/00-namespace.yaml "$$fresh/charts/manifests"
+	for folder in berth/templates/crds manifests test/golden; do
+	  diff -ru "charts/$$folder" "$$fresh/charts/$$folder" ||
+	    { echo "charts/$$folder is not what the chart and crds/yaml give: run 'make chart'" >&2; exit 1; }
+	done
 
 ##### Style
 
