@@ -25,6 +25,17 @@ test_names = $(foreach file,$(wildcard $(1:%=%/tests/*.rs) $(1:%=%/tests/*/main.
 plain_tests := $(call test_names,crds operator/*)
 cluster_tests := $(call test_names,e2e)
 
+# The operator for its image: static, so that the image holds nothing else, and without the paths of this machine, so
+# that whoever builds it with the same compiler gets the same bytes.
+target := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+static_binary := $(abspath $(or $(CARGO_TARGET_DIR),target))/$(target)/release/berth-operator
+cargo_home := $(or $(CARGO_HOME),$(HOME)/.cargo)
+static_flags := -Ctarget-feature=+crt-static --remap-path-prefix=$(CURDIR)=/berth --remap-path-prefix=$(cargo_home)=/cargo
+version := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+# The name by which a kubelet looks for `berth-operator`, the chart's default.
+IMAGE ?= docker.io/library/berth-operator:$(version)
+image_file := $(abspath $(or $(CARGO_TARGET_DIR),target))/image/berth-operator.tar
+
 # What the tests and the demo run.
 export BERTH_OPERATOR ?= $(binaries)/berth-operator
 
@@ -111,6 +122,20 @@ $(helm):
 	mkdir -p "$(@D)"
 	mv "$(@D).$$$$/helm" "$@"
 	rmdir "$(@D).$$$$"
+
+##### The image
+
+.PHONY: image
+image: build-static ## An image of the operator as a tarball, without a container engine (IMAGE=NAME:TAG)
+	@case $(target) in x86_64-*) architecture=amd64;; aarch64-*) architecture=arm64;; esac
+	digest=$$(.ci/image "$(static_binary)" "$(IMAGE)" "$$architecture" "$(image_file)")
+	echo "$(IMAGE)@$$digest, $$(($$(stat -c %s "$(image_file)") / 1024)) KiB: $(image_file)"
+
+# The package alone: what ships has the features that it asks for, not those that the tests ask for.
+.PHONY: build-static
+build-static: ## The operator as a static binary
+	@export CARGO_TARGET_$(shell tr a-z- A-Z_ <<<"$(target)")_RUSTFLAGS="$(static_flags)"
+	nice cargo build --locked --package berth-operator --release --target $(target)
 
 ##### Generated files
 
