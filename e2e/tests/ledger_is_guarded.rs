@@ -228,9 +228,10 @@ async fn status_and_history_are_the_operators() -> Result<()> {
     let ours = cluster.api::<ControllerRevision>().list(&ListParams::default()).await?;
     let revision = ours.iter().find(|r| controller(*r).is_some()).context("no revision")?;
     let other = json!({"data": {"engine": {"image": "example.org/miner:1"}}});
-    let answer = revisions.patch(&revision.name_any(), &PatchParams::default(), &merge(&other));
-    refused("another revision", answer.await)?;
-    let gone = revisions.delete(&revision.name_any(), &DeleteParams::default()).await;
+    let name = revision.name_any();
+    let answer = revisions.patch(&name, &PatchParams::default(), &merge(&other)).await;
+    refused("another revision", answer)?;
+    let gone = revisions.delete(&name, &DeleteParams::default()).await;
     refused("the revision's end", gone.map(|_| ()))?;
     // A Service of the deployment may be bent, and is bent back.
     let services: Api<Service> = Api::namespaced(tenant, NAMESPACE);
