@@ -208,7 +208,9 @@ fn of_two_pods_for_one_replica_the_younger_yields() {
 fn a_replica_that_ends_again_and_again_is_tried_less_and_less_often() {
     let at = NOW - 3;
     let once = [pod("new", 0, 0, ended("Evicted", at))];
-    assert_eq!(needed(&decide(1, "new", &once)), [(0, 1)]);
+    let intent = decide(1, "new", &once);
+    assert_eq!(needed(&intent), [(0, 1)]);
+    assert!(intent.delete.is_empty(), "it is the memory of the failure");
 
     let twice = [pod("new", 0, 0, ended("Error", at - 60)), pod("new", 0, 1, ended("Error", at))];
     let intent = decide(1, "new", &twice);

@@ -13,11 +13,16 @@ use crate::Owner;
 
 /// One replica at a time may be evicted. A pod that is not ready may always go: an engine that
 /// never starts must not block the drain of its node.
-pub fn budget(owner: &Owner) -> PodDisruptionBudget {
+///
+/// Stated as the number that must stay, not as the number that may go: for the latter Kubernetes
+/// asks the owner's scale subresource, and it does not find the kind of an owner whose definition
+/// was installed a moment ago.
+pub fn budget(owner: &Owner, replicas: u32) -> PodDisruptionBudget {
+    let stay = i32::try_from(replicas.saturating_sub(1)).unwrap_or(i32::MAX);
     PodDisruptionBudget {
         metadata: owner.metadata(owner.name.clone()),
         spec: Some(PodDisruptionBudgetSpec {
-            max_unavailable: Some(IntOrString::Int(1)),
+            min_available: Some(IntOrString::Int(stay)),
             selector: Some(LabelSelector {
                 match_labels: Some(BTreeMap::from([(
                     names::LABEL_DEPLOYMENT.to_owned(),

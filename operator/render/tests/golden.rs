@@ -26,7 +26,7 @@ fn pods() {
 fn service_and_budget() {
     let owner = common::owner("llama-8b");
     golden("service", &service(&owner, 80));
-    golden("budget", &budget(&owner));
+    golden("budget", &budget(&owner, 3));
 }
 
 #[test]

@@ -133,8 +133,8 @@ pub async fn service(context: &Context, owner: &Owner, port: u16) -> Result<(), 
 }
 
 /// Brings the PodDisruptionBudget of a deployment to what it should be.
-pub async fn budget(context: &Context, owner: &Owner) -> Result<(), WriteError> {
-    let desired = berth_render::budget(owner);
+pub async fn budget(context: &Context, owner: &Owner, replicas: u32) -> Result<(), WriteError> {
+    let desired = berth_render::budget(owner, replicas);
     ensure(context, owner, &context.stores.budgets, &desired).await
 }
 

@@ -60,8 +60,10 @@ pub(super) async fn carry_out(
 
     let mut refused = None;
     let port = u16::try_from(deployment.spec.endpoint.port).unwrap_or(80);
-    for written in [apply::service(context, owner, port).await, apply::budget(context, owner).await]
-    {
+    for written in [
+        apply::service(context, owner, port).await,
+        apply::budget(context, owner, deployment.desired_replicas()).await,
+    ] {
         match written {
             Ok(()) => {}
             Err(WriteError::Refused(message)) => refused = Some(Problem::Refused(message)),

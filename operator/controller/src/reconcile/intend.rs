@@ -97,6 +97,8 @@ impl DeleteReason {
 
 /// Attempts that ended in a row before the next one waits so many seconds.
 const BACKOFF: [i64; 4] = [0, 10, 60, 300];
+/// Pods that ended are kept until the replica serves, so many of each.
+const ENDED_KEPT: usize = BACKOFF.len();
 /// Reasons of the kubelet's that say: not on this node.
 const REFUSED_BY_NODE: [&str; 6] = [
     "UnexpectedAdmissionError",
@@ -115,6 +117,8 @@ pub fn intend(wanted: &Wanted<'_>, pods: &[Arc<Replica>]) -> Intent {
         slots.entry(pod.replica).or_default().add(pod, wanted);
     }
     let keep = keep(&slots, wanted);
+    let missing = (wanted.replicas as usize).saturating_sub(keep.len());
+    let empty: BTreeSet<u32> = (0..).filter(|slot| !keep.contains(slot)).take(missing).collect();
     let present: BTreeSet<&str> = pods.iter().map(|pod| pod.uid.as_str()).collect();
     for (replica, slot) in &slots {
         if keep.contains(replica) {
@@ -122,10 +126,11 @@ pub fn intend(wanted: &Wanted<'_>, pods: &[Arc<Replica>]) -> Intent {
         } else {
             let live = slot.live().map(|pod| (Arc::clone(pod), DeleteReason::ScaledDown));
             intent.delete.extend(live);
-            slot.forget_ended(0, &mut intent);
+            let keep = if empty.contains(replica) { ENDED_KEPT } else { 0 };
+            slot.forget_ended(keep, &mut intent);
         }
     }
-    fill(wanted, &slots, &keep, &mut intent);
+    fill(wanted, &slots, &empty, &mut intent);
     if let Some(need) = update(wanted, &slots, &keep) {
         intent.needs.push(need);
     }
@@ -194,7 +199,7 @@ impl Slot {
                 intent.delete.push((Arc::clone(pod), DeleteReason::Unbound { message }));
             }
         }
-        self.forget_ended(if self.is_ready() { 0 } else { BACKOFF.len() - 1 }, intent);
+        self.forget_ended(if self.is_ready() { 0 } else { ENDED_KEPT }, intent);
     }
 
     /// Deletes all but the last `keep` of the pods that ended.
@@ -237,14 +242,12 @@ fn keep(slots: &BTreeMap<u32, Slot>, wanted: &Wanted<'_>) -> BTreeSet<u32> {
 fn fill(
     wanted: &Wanted<'_>,
     slots: &BTreeMap<u32, Slot>,
-    keep: &BTreeSet<u32>,
+    empty: &BTreeSet<u32>,
     intent: &mut Intent,
 ) {
-    let missing = (wanted.replicas as usize).saturating_sub(keep.len());
     let proven = slots.values().any(|slot| slot.newest.iter().any(|pod| pod.is_ready()));
-    let empty = (0..).filter(|replica| !keep.contains(replica)).take(missing);
     let none = Slot::default();
-    for replica in empty {
+    for &replica in empty {
         let slot = slots.get(&replica).unwrap_or(&none);
         let wait = slot.backoff(wanted.now);
         if wait > 0 {
