@@ -26,11 +26,13 @@ plain_tests := $(call test_names,crds operator/*)
 cluster_tests := $(call test_names,e2e)
 
 # The operator for its image: static, so that the image holds nothing else, and without the paths of this machine, so
-# that whoever builds it with the same compiler gets the same bytes.
+# that whoever builds it with the same compiler gets the same bytes. Random numbers come from the system call: a static
+# program cannot look the C library's function up, and would need /dev/random in its image.
 target := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 static_binary := $(abspath $(or $(CARGO_TARGET_DIR),target))/$(target)/release/berth-operator
 cargo_home := $(or $(CARGO_HOME),$(HOME)/.cargo)
-static_flags := -Ctarget-feature=+crt-static --remap-path-prefix=$(CURDIR)=/berth --remap-path-prefix=$(cargo_home)=/cargo
+static_flags := -Ctarget-feature=+crt-static --cfg getrandom_backend="linux_getrandom" \
+  --remap-path-prefix=$(CURDIR)=/berth --remap-path-prefix=$(cargo_home)=/cargo
 version := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 # The name by which a kubelet looks for `berth-operator`, the chart's default.
 IMAGE ?= docker.io/library/berth-operator:$(version)
@@ -134,7 +136,7 @@ image: build-static ## An image of the operator as a tarball, without a containe
 # The package alone: what ships has the features that it asks for, not those that the tests ask for.
 .PHONY: build-static
 build-static: ## The operator as a static binary
-	@export CARGO_TARGET_$(shell tr a-z- A-Z_ <<<"$(target)")_RUSTFLAGS="$(static_flags)"
+	@export CARGO_TARGET_$(shell tr a-z- A-Z_ <<<"$(target)")_RUSTFLAGS='$(static_flags)'
 	nice cargo build --locked --package berth-operator --release --target $(target)
 
 ##### Generated files

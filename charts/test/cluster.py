@@ -1,5 +1,7 @@
 """A test cluster and its API, with nothing but Python's own library."""
 
+from __future__ import annotations
+
 import json
 import os
 import re

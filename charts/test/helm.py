@@ -1,5 +1,7 @@
 """Calls Helm on the chart of this repository."""
 
+from __future__ import annotations
+
 import os
 import subprocess
 from pathlib import Path

@@ -5,6 +5,8 @@ Deployment, so the operator that acts is a process beside the cluster: with the 
 the chart gives to its pod.
 """
 
+from __future__ import annotations
+
 import re
 import shutil
 import tempfile
@@ -85,6 +87,10 @@ class Install(unittest.TestCase):
         cluster.apply(CHAT)
         pods = self.pods(until=lambda found: [pod for pod in found if pod["status"]["phase"] == "Running"])
         cluster.until("chat is Ready", lambda: self.condition("Ready") == "True")
+
+        # One release for a cluster.
+        result = helm.run("install", "second", CHART, "--kubeconfig", cluster.kubeconfig, "--namespace", "models")
+        self.assertIn("invalid ownership metadata", result.stderr)
 
         # A step forward and back that changes no definition.
         self.upgrade(CHART, "--set", "concurrency=4")

@@ -1,5 +1,7 @@
 """What the chart renders and what it refuses. Needs no cluster."""
 
+from __future__ import annotations
+
 import json
 import os
 import re
