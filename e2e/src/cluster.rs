@@ -109,6 +109,11 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Whether logs and files stay when this is dropped without having passed.
+    pub fn keep_files(&mut self, keep: bool) {
+        self.passed = !keep;
+    }
+
     /// Stops the cluster and removes its files: the test has passed.
     pub fn passed(mut self) -> Result<()> {
         self.passed = true;

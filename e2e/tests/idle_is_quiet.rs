@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use berth_crds::CostProfile;
 use berth_e2e::{
     AuditLog, Cluster, Fleet, NAMESPACE, Nodes, Operator, Options, apply,
     audit::{OPERATOR, counted},
@@ -23,9 +24,10 @@ fn window() -> Duration {
     Duration::from_secs(seconds.unwrap_or(60))
 }
 
-/// Waits until the operator has written nothing for ten seconds.
+/// Waits until the operator has written nothing for a while: longer than anything of it that
+/// recurs and finds something to say at last.
 async fn quiet(cluster: &Cluster) -> Result<()> {
-    const STILL: Duration = Duration::from_secs(10);
+    const STILL: Duration = Duration::from_secs(20);
     let audit = AuditLog::of(cluster);
     let mut mark = audit.mark()?;
     let mut since = Instant::now();
@@ -74,6 +76,12 @@ async fn an_idle_cluster_sees_no_writes() -> Result<()> {
         },
     });
     apply::apply(&cluster.client, &profile, NAMESPACE).await?;
+    until("the CostProfile has its status", patience(), async || {
+        let profile = cluster.all::<CostProfile>().get("prices").await?;
+        let priced = profile.status.map(|status| status.priced_nodes);
+        Ok(if priced == Some(3) { Look::Done(()) } else { Look::NotYet(format!("{priced:?}")) })
+    })
+    .await?;
     for name in ["ant", "bee", "cat"] {
         cluster.ready(name, 3).await?;
     }

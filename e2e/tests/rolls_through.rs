@@ -12,7 +12,7 @@ use berth_e2e::{
     explain::explain,
     llm::{is_current, status_of},
     snapshot::{controller, is_ready, revision},
-    wait::throughout,
+    wait::{Look, patience, throughout, until},
 };
 use k8s_openapi::api::{apps::v1::ControllerRevision, core::v1::Pod};
 use kube::{
@@ -182,15 +182,18 @@ async fn a_lost_pod_comes_back_as_what_it_was() -> Result<()> {
     ensure!(serving.iter().all(|pod| revision(pod) == old), "of another revision");
     let victim = serving.last().context("nothing serves")?.name_any();
     cluster.delete_pod(&victim).await?;
-    cluster
-        .wait_llm("chat", "serves with two again", |llm| {
-            llm.status.as_ref().is_some_and(|status| status.ready_replicas == 2)
+    until("two replicas of the old revision serve again", patience(), async || {
+        let pods = cluster.pods("chat").await?;
+        let serves = |pod: &&Pod| is_ready(pod) && revision(pod) == old;
+        let names: Vec<String> = pods.iter().filter(serves).map(Pod::name_any).collect();
+        Ok(if names.len() == 2 && !names.contains(&victim) {
+            Look::Done(())
+        } else {
+            Look::NotYet(format!("{names:?} serve"))
         })
-        .await?;
-    let pods = cluster.pods("chat").await?;
-    let back = pods.iter().filter(|pod| is_ready(pod) && revision(pod) == old).count();
-    ensure!(back == 2, "{back} pods of the serving revision");
-    ensure!(pods.iter().all(|pod| pod.name_any() != victim), "the same name again");
+    })
+    .await
+    .context(explain(&cluster, "chat").await)?;
     operator.terminate().await?;
     cluster.passed()
 }
@@ -366,20 +369,16 @@ async fn add_defaulted_fields(cluster: &Cluster) -> Result<()> {
     });
     apply(&cluster.client, &definition, NAMESPACE).await?;
     cluster.definitions_established().await?;
-    berth_e2e::wait::until(
-        "the new field has its default",
-        berth_e2e::wait::patience(),
-        async || {
-            let url = format!("/apis/berth.dev/v1alpha1/namespaces/{NAMESPACE}/llmdeployments");
-            let request = kube::core::Request::new(url).list(&ListParams::default())?;
-            let list: Value = cluster.client.request(request).await?;
-            let burst = list.pointer("/items/0/spec/burst").cloned();
-            Ok(if burst == Some(json!(7)) {
-                berth_e2e::wait::Look::Done(())
-            } else {
-                berth_e2e::wait::Look::NotYet(format!("{burst:?}"))
-            })
-        },
-    )
+    until("the new field has its default", patience(), async || {
+        let url = format!("/apis/berth.dev/v1alpha1/namespaces/{NAMESPACE}/llmdeployments");
+        let request = kube::core::Request::new(url).list(&ListParams::default())?;
+        let list: Value = cluster.client.request(request).await?;
+        let burst = list.pointer("/items/0/spec/burst").cloned();
+        Ok(if burst == Some(json!(7)) {
+            Look::Done(())
+        } else {
+            Look::NotYet(format!("{burst:?}"))
+        })
+    })
     .await
 }

@@ -109,7 +109,7 @@ async fn killed_at_random_points_of_fifty_scale_ups() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_warm_standby_takes_over_at_random_points() -> Result<()> {
-    let cluster = start(4).await?;
+    let cluster = start(8).await?;
     let mut random = Random::from_environment();
     let mut leader = Operator::start(&cluster, Options::named("op-0").lease(SHORT_LEASE)).await?;
     deploy_nothing(&cluster).await?;
