@@ -158,8 +158,8 @@ impl JsonSchema for Decimal {
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
             "type": "string",
-            "maxLength": 24,
-            "pattern": r"^[0-9]{1,12}(\.[0-9]{1,9})?$",
+            "maxLength": 25,
+            "pattern": r"^[0-9]{1,12}(\.[0-9]{1,12})?$",
         })
     }
 }

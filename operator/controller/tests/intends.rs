@@ -37,6 +37,7 @@ fn pod(revision: &str, replica: u32, attempt: u32, progress: Progress) -> Arc<Re
         replaces: None,
         progress,
         deleting: false,
+        gone_by: None,
         created: NOW - 1000 + i64::from(attempt),
     })
 }
@@ -158,6 +159,15 @@ fn replicas_are_replaced_one_at_a_time_and_those_that_do_not_serve_first() {
     let intent = decide(2, "new", &pods);
     assert_eq!(deleted(&intent), BTreeMap::from([("llm-old-1-0-0", &DeleteReason::Replaced)]));
     assert_eq!(needed(&intent), [(0, 1)]);
+    assert!(!intent.needs[0].in_place, "the GPUs of the one that goes will do for the next");
+
+    // So too while it is terminating, but not for ever.
+    let leaving = |gone_by| {
+        let old = Replica { gone_by: Some(gone_by), ..deleting(&pods[1]).as_ref().clone() };
+        [Arc::clone(&pods[0]), Arc::new(old), Arc::clone(&pods[2])]
+    };
+    assert!(!decide(2, "new", &leaving(NOW + 60)).needs[0].in_place);
+    assert!(decide(2, "new", &leaving(NOW - 60)).needs[0].in_place);
 }
 
 #[test]

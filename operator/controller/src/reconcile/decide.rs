@@ -103,6 +103,8 @@ pub(super) fn decide(observed: &Observed, target: &Target, context: &Context) ->
                     }
                     decided.create.push((need, placed));
                 }
+                // GPUs of this deployment are about to become free: their end brings us back.
+                Err(_) if need.replaces.is_some() && !need.in_place => {}
                 Err(misfit) => decided.misfits.push(*misfit),
             }
         }

@@ -60,6 +60,9 @@ pub struct Need {
     pub revision: Option<String>,
     /// The pod of an older revision that it replaces.
     pub replaces: Option<Arc<Replica>>,
+    /// Whether that pod is taken down first where there is no room for both: not while GPUs of
+    /// this deployment are about to become free anyway.
+    pub in_place: bool,
     /// Nodes that refused earlier attempts, with the reason.
     pub avoid: BTreeMap<NodeName, String>,
 }
@@ -99,6 +102,8 @@ impl DeleteReason {
 const BACKOFF: [i64; 4] = [0, 10, 60, 300];
 /// Pods that ended are kept until the replica serves, so many of each.
 const ENDED_KEPT: usize = BACKOFF.len();
+/// Seconds after the end of its grace that a deleted pod is still waited for.
+const GONE_LATE: i64 = 10;
 /// Reasons of the kubelet's that say: not on this node.
 const REFUSED_BY_NODE: [&str; 6] = [
     "UnexpectedAdmissionError",
@@ -132,7 +137,12 @@ pub fn intend(wanted: &Wanted<'_>, pods: &[Arc<Replica>]) -> Intent {
     }
     fill(wanted, &slots, &empty, &mut intent);
     if let Some(need) = update(wanted, &slots, &keep) {
-        intent.needs.push(need);
+        let leaves = |pod: &Arc<Replica>| {
+            pod.deleting && pod.gone_by.is_none_or(|end| wanted.now <= end + GONE_LATE)
+        };
+        let in_place = !pods.iter().any(leaves)
+            && intent.delete.iter().all(|(_, reason)| *reason == DeleteReason::Ended);
+        intent.needs.push(Need { in_place, ..need });
     }
     intent
 }
@@ -265,6 +275,7 @@ fn fill(
             attempt: attempt(slot, recorded),
             revision,
             replaces: None,
+            in_place: false,
             avoid: slot.avoid(),
         });
     }
@@ -286,6 +297,7 @@ fn update(wanted: &Wanted<'_>, slots: &BTreeMap<u32, Slot>, keep: &BTreeSet<u32>
         attempt: attempt(slot, recorded),
         revision: None,
         replaces: Some(Arc::clone(old)),
+        in_place: true,
         avoid: slot.avoid(),
     })
 }

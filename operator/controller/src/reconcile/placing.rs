@@ -233,7 +233,7 @@ fn fit(
         Ok(placement) => return Ok((placement, false)),
         Err(refusal) => refusal,
     };
-    if let Some(old) = &need.replaces {
+    if let Some(old) = need.replaces.as_ref().filter(|_| need.in_place) {
         let mut without = overlay.clone();
         if without.remove(&OccupantId::from(old.uid.as_str()))
             && let Ok(placement) = place(&without, request)

@@ -40,6 +40,8 @@ pub struct Replica {
     pub progress: Progress,
     /// Set once somebody deleted it.
     pub deleting: bool,
+    /// When a deleted pod must be gone, in Unix seconds: the end of its grace.
+    pub gone_by: Option<i64>,
     /// When it was created, in Unix seconds.
     pub created: i64,
 }
@@ -171,6 +173,7 @@ pub fn replica(pod: &Pod) -> Option<Replica> {
         replaces: pod.annotations().get(names::ANNOTATION_REPLACES).cloned(),
         progress: progress(pod),
         deleting: pod.metadata.deletion_timestamp.is_some(),
+        gone_by: pod.metadata.deletion_timestamp.as_ref().map(|time| time.0.as_second()),
         created: pod.creation_timestamp().map_or(0, |time| time.0.as_second()),
     })
 }

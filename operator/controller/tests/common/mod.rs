@@ -63,5 +63,12 @@ pub fn fleet(nodes: impl IntoIterator<Item = Node>) -> Fleet {
 
 /// The first attempt at replica 0.
 pub fn need() -> Need {
-    Need { replica: 0, attempt: 0, revision: None, replaces: None, avoid: BTreeMap::new() }
+    Need {
+        replica: 0,
+        attempt: 0,
+        revision: None,
+        replaces: None,
+        in_place: true,
+        avoid: BTreeMap::new(),
+    }
 }
