@@ -1,4 +1,4 @@
-//! The one way in which the operator writes to the API server.
+//! The one way in which the operator reads single objects from the API server, and writes to it.
 //!
 //! Every write checks the lease right before it is sent, is sent once, and ends before the lease
 //! can; the client's own retries are off. What comes back is one of a few outcomes that a caller
@@ -82,7 +82,7 @@ impl From<kube::Error> for WriteError {
     }
 }
 
-/// Writes, each guarded by the lease.
+/// Writes, each guarded by the lease, and the reads that go with them.
 #[derive(Clone)]
 pub struct Writer {
     client: Client,
@@ -98,9 +98,17 @@ impl Writer {
         Self { client, leadership, limit, calls }
     }
 
-    /// The client, for reads.
+    /// The client, to make an `Api` from.
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Reads an object by name, from the API server itself.
+    pub async fn get<K>(&self, api: &Api<K>, name: &str) -> Result<Option<K>, WriteError>
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    {
+        self.counted::<K, _>("get", api.get_opt(name)).await
     }
 
     /// Creates an object; one that exists already is a conflict.
@@ -166,6 +174,14 @@ impl Writer {
         call: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, WriteError> {
         self.leadership.check()?;
+        self.counted::<K, T>(verb, call).await
+    }
+
+    async fn counted<K: Resource<DynamicType = ()>, T>(
+        &self,
+        verb: &'static str,
+        call: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, WriteError> {
         let result = match timeout(self.limit, call).await {
             Ok(result) => result.map_err(WriteError::from),
             Err(_) => Err(WriteError::Unknown(format!("none within {:?}", self.limit))),

@@ -38,12 +38,12 @@ pub struct Metrics {
     cost: Mutex<cost::Cost>,
 }
 
-/// Writes to the API server, counted.
+/// Requests to the API server, counted.
 #[derive(Clone)]
 pub struct Calls(IntCounterVec);
 
 impl Calls {
-    /// Counts a write.
+    /// Counts a request.
     pub fn count(&self, verb: &str, kind: &str, outcome: &str) {
         self.0.with_label_values(&[verb, kind, outcome]).inc();
     }
@@ -108,8 +108,8 @@ impl Metrics {
                 IntGauge::new("berth_waiting_deployments", "LLMDeployments that wait for GPUs.")?,
             )?,
             calls: Calls(registrar.counters(
-                "berth_api_writes_total",
-                "Writes to the API server, by what came of them.",
+                "berth_api_requests_total",
+                "Requests to the API server, but for watches and the lease, by what came of them.",
                 &["verb", "kind", "outcome"],
             )?),
             watches: Watches {
@@ -136,7 +136,7 @@ impl Metrics {
         &self.registrar.described
     }
 
-    /// Where writes are counted.
+    /// Where requests are counted.
     pub fn calls(&self) -> Calls {
         self.calls.clone()
     }

@@ -62,7 +62,7 @@ pub async fn create_pod(context: &Context, pod: &Pod) -> Result<Created, WriteEr
 
 /// Reads the pod of an assumed claim by its name, and ends the assumption either way.
 pub async fn settle(context: &Context, api: &Api<Pod>, key: &PodKey) -> Result<(), WriteError> {
-    if let Some(pod) = api.get_opt(&key.name).await.map_err(WriteError::from)? {
+    if let Some(pod) = context.writer.get(api, &key.name).await? {
         context.world.wrote_pod(&pod);
     }
     context.world.update(|state| state.fleet.release(key));
@@ -92,7 +92,7 @@ pub async fn create_revision(
         Ok(_) => Ok(()),
         Err(WriteError::Conflict(message)) => {
             let name = revision.name_any();
-            let existing = api.get_opt(&name).await.map_err(WriteError::from)?;
+            let existing = context.writer.get(&api, &name).await?;
             let ours = existing.is_some_and(|existing| is_owned(existing.meta(), &owner.uid));
             // One of a namesake's that is about to be collected: wait until it is gone.
             if ours { Ok(()) } else { Err(WriteError::Conflict(message)) }
@@ -169,7 +169,7 @@ where
     // The store holds only what bears our label: look before taking over something else.
     let existing = match &known {
         Some(known) => Some(known.as_ref().clone()),
-        None => api.get_opt(&name).await.map_err(WriteError::from)?,
+        None => context.writer.get(&api, &name).await?,
     };
     if existing.is_some_and(|existing| !is_owned(existing.meta(), &owner.uid)) {
         return Err(WriteError::Refused(format!(
