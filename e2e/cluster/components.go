@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -11,8 +12,12 @@ import (
 	_ "k8s.io/component-base/metrics/prometheus/version"  // kubernetes_build_info on /metrics
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
+	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 
+	"berth.dev/e2e/cluster/machine"
+	"berth.dev/e2e/cluster/node"
 	"berth.dev/e2e/cluster/simulate"
 
 	_ "time/tzdata" // CronJobs with a time zone, on machines without a zone database
@@ -21,13 +26,20 @@ import (
 // components are the programs that this binary can become, by the name given as its first argument. Each
 // gets the arguments as if it had been started under that name, and returns the exit code.
 //
-// The kubelet and kube-proxy, for nodes that really run containers, are meant to join this table.
+// The lower half is for real nodes only.
 var components = map[string]func() int{
 	"etcd":                    runEtcd,
 	"kube-apiserver":          command(apiserver.NewAPIServerCommand),
 	"kube-controller-manager": command(controllermanager.NewControllerManagerCommand),
 	"kube-scheduler":          command(func() *cobra.Command { return scheduler.NewSchedulerCommand() }),
 	"kwok":                    simulate.Run,
+
+	"machine-init": machine.RunInit,
+	// Not a context that ends with a signal: the kubelet makes its own, and there can be only one.
+	"kubelet":    command(func() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) }),
+	"kube-proxy": command(proxy.NewProxyCommand),
+	"coredns":    node.RunDNS,
+	"gpu-plugin": node.RunGPUPlugin,
 }
 
 // runComponent becomes the component that the first argument names, if it names one.

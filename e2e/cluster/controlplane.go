@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+
+	"berth.dev/e2e/cluster/node"
 )
 
 // auditPolicy writes down who asked for what, each request once. What was in it is left out.
@@ -34,17 +37,19 @@ type controlPlane struct {
 	auditLog   string
 	access     *access
 	options    *upOptions
+	node       *node.Node // the real one, or nil
 
 	etcdPort, etcdPeerPort, apiPort int
 }
 
 // prepareControlPlane takes ports and writes all files that the components start from.
-func prepareControlPlane(dir string, ports *ports, options *upOptions) (*controlPlane, error) {
+func prepareControlPlane(dir string, ports *ports, options *upOptions, realNode *node.Node) (*controlPlane, error) {
 	c := &controlPlane{
 		dir:        dir,
 		kubeconfig: filepath.Join(dir, "kubeconfig"),
 		auditLog:   filepath.Join(dir, "audit.log"),
 		options:    options,
+		node:       realNode,
 	}
 	for _, port := range []*int{&c.etcdPort, &c.etcdPeerPort, &c.apiPort} {
 		var err error
@@ -54,8 +59,19 @@ func prepareControlPlane(dir string, ports *ports, options *upOptions) (*control
 	}
 	c.server = fmt.Sprintf("https://127.0.0.1:%d", c.apiPort)
 	var err error
-	if c.access, err = makeAccess(filepath.Join(dir, "pki")); err != nil {
+	users := users
+	if c.node != nil {
+		users = append(slices.Clone(users), usersOfNode(c.node)...)
+		c.node.Kubeconfig = c.kubeconfigOf
+	}
+	if c.access, err = makeAccess(filepath.Join(dir, "pki"), users); err != nil {
 		return nil, err
+	}
+	if c.node != nil {
+		c.node.CACert = c.access.caCert
+		if err := c.node.WriteFiles(); err != nil {
+			return nil, err
+		}
 	}
 	for _, user := range users {
 		path := c.kubeconfigOf(user.name)
@@ -99,32 +115,48 @@ func (c *controlPlane) etcd() []string {
 
 func (c *controlPlane) apiserver() []string {
 	a := c.access
-	return append([]string{
-		fmt.Sprintf("--etcd-servers=http://127.0.0.1:%d", c.etcdPort),
+	reached := []string{
 		"--bind-address=127.0.0.1",
 		"--advertise-address=127.0.0.1",
 		"--endpoint-reconciler-type=none", // no simulated pod asks the API server
+		"--authorization-mode=RBAC",
+	}
+	if c.node != nil {
+		reached = []string{
+			"--bind-address=0.0.0.0", // of the cluster's own network
+			"--advertise-address=" + node.Address,
+			"--authorization-mode=Node,RBAC",
+			"--kubelet-client-certificate=" + a.kubeletClientCert,
+			"--kubelet-client-key=" + a.kubeletClientKey,
+			"--kubelet-preferred-address-types=InternalIP", // nobody knows the node by its name
+		}
+	}
+	return slices.Concat([]string{
+		fmt.Sprintf("--etcd-servers=http://127.0.0.1:%d", c.etcdPort),
 		fmt.Sprintf("--secure-port=%d", c.apiPort),
 		"--cert-dir=" + filepath.Join(c.dir, "pki"),
 		"--tls-cert-file=" + a.servingCert,
 		"--tls-private-key-file=" + a.servingKey,
 		"--token-auth-file=" + a.tokens,
-		"--authorization-mode=RBAC",
 		"--service-account-issuer=https://kubernetes.default.svc",
 		"--service-account-key-file=" + a.serviceAccountKey,
 		"--service-account-signing-key-file=" + a.serviceAccountKey,
-		"--service-cluster-ip-range=10.96.0.0/16",
+		"--service-cluster-ip-range=" + node.ServiceAddresses,
 		"--allow-privileged=true",
 		"--audit-policy-file=" + c.config("audit-policy.yaml"),
 		"--audit-log-path=" + c.auditLog,
 		"--audit-log-maxsize=100000", // MB: one file, so that nothing written is ever rotated away
 		"--profiling=false",
-	}, c.options.apiserverArgs...)
+	}, reached, c.options.apiserverArgs)
 }
 
 func (c *controlPlane) controllerManager() []string {
 	kubeconfig := c.kubeconfigOf("system:kube-controller-manager")
-	return append([]string{
+	var faster []string
+	if c.node != nil {
+		faster = []string{"--pvclaimbinder-sync-period=1s"} // the default makes pods wait up to 15 s for a volume
+	}
+	return slices.Concat([]string{
 		"--kubeconfig=" + kubeconfig,
 		"--authentication-kubeconfig=" + kubeconfig,
 		"--authorization-kubeconfig=" + kubeconfig,
@@ -138,7 +170,7 @@ func (c *controlPlane) controllerManager() []string {
 		"--kube-api-qps=2000", // the default makes tests measure the client's limit
 		"--kube-api-burst=2000",
 		"--profiling=false",
-	}, c.options.controllerManagerArgs...)
+	}, faster, c.options.controllerManagerArgs)
 }
 
 func (c *controlPlane) scheduler() []string {

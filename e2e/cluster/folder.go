@@ -8,7 +8,7 @@ import (
 
 // Everything that a cluster leaves in its folder, by what happens to it in the end.
 var (
-	alwaysRemoved = []string{"etcd", "pki"}
+	alwaysRemoved = []string{"etcd", "pki", "node"}
 	keptWithLogs  = []string{"logs", "config", "audit.log", "kubeconfig"}
 )
 

@@ -18,28 +18,39 @@ import (
 
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"berth.dev/e2e/cluster/node"
 )
 
 // users are those who hold a token of the cluster. Each component has a name of its own, so that the audit
 // log tells who wrote what. What kube-controller-manager and kube-scheduler may do is in the API server's
 // bootstrap policy; the other two may do everything.
-var users = []struct{ name, groups string }{
+var users = []user{
 	{"admin", "system:masters"},
 	{"kwok", "system:masters"},
 	{"system:kube-controller-manager", ""},
 	{"system:kube-scheduler", ""},
 }
 
+// usersOfNode are those who come with a real node. What the first two may do is in the bootstrap policy.
+func usersOfNode(n *node.Node) []user {
+	return []user{{n.User(), "system:nodes"}, {node.ProxyUser, ""}, {node.DNSUser, "system:masters"}}
+}
+
+type user struct{ name, groups string }
+
 // access is the cluster's keys, certificates and tokens, as files.
 type access struct {
 	caCert, servingCert, servingKey, serviceAccountKey, tokens string
+	// With these the API server reaches kubelets.
+	kubeletClientCert, kubeletClientKey string
 
 	caPEM       []byte
 	tokenByUser map[string]string
 }
 
 // makeAccess writes all keys and tokens into a folder.
-func makeAccess(dir string) (*access, error) {
+func makeAccess(dir string, users []user) (*access, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -49,6 +60,8 @@ func makeAccess(dir string) (*access, error) {
 		servingKey:        filepath.Join(dir, "apiserver.key"),
 		serviceAccountKey: filepath.Join(dir, "service-account.key"),
 		tokens:            filepath.Join(dir, "tokens.csv"),
+		kubeletClientCert: filepath.Join(dir, "kubelet-client.crt"),
+		kubeletClientKey:  filepath.Join(dir, "kubelet-client.key"),
 		tokenByUser:       map[string]string{},
 	}
 	if err := a.writeCertificates(); err != nil {
@@ -72,7 +85,8 @@ func makeAccess(dir string) (*access, error) {
 	return a, os.WriteFile(a.tokens, []byte(lines.String()), 0o600)
 }
 
-// writeCertificates makes an authority and the API server's certificate for the loopback address.
+// writeCertificates makes an authority, the API server's certificate for the loopback address and for the
+// addresses that a real node's pods use, and the one that it shows to kubelets.
 func (a *access) writeCertificates() error {
 	now := time.Now()
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -92,33 +106,44 @@ func (a *access) writeCertificates() error {
 	if err != nil {
 		return err
 	}
-	servingKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	serving := &x509.Certificate{
-		SerialNumber: big.NewInt(2),
-		Subject:      pkix.Name{CommonName: "kube-apiserver"},
-		NotBefore:    ca.NotBefore,
-		NotAfter:     ca.NotAfter,
-		KeyUsage:     x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		DNSNames:     []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"},
-		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1), net.IPv4(10, 96, 0, 1)},
-	}
-	servingDER, err := x509.CreateCertificate(rand.Reader, serving, ca, servingKey.Public(), caKey)
-	if err != nil {
-		return err
-	}
 	a.caPEM = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER})
-	servingPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: servingDER})
 	if err := os.WriteFile(a.caCert, a.caPEM, 0o600); err != nil {
 		return err
 	}
-	if err := os.WriteFile(a.servingCert, servingPEM, 0o600); err != nil {
+	issue := func(certificate *x509.Certificate, certFile, keyFile string) error {
+		certificate.NotBefore, certificate.NotAfter = ca.NotBefore, ca.NotAfter
+		certificate.KeyUsage = x509.KeyUsageDigitalSignature
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return err
+		}
+		der, err := x509.CreateCertificate(rand.Reader, certificate, ca, key.Public(), caKey)
+		if err != nil {
+			return err
+		}
+		text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+		if err := os.WriteFile(certFile, text, 0o600); err != nil {
+			return err
+		}
+		return writeKey(keyFile, key)
+	}
+	err = issue(&x509.Certificate{
+		SerialNumber: big.NewInt(2),
+		Subject:      pkix.Name{CommonName: "kube-apiserver"},
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		DNSNames: []string{
+			"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local",
+		},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.ParseIP(node.APIService), net.ParseIP(node.Address)},
+	}, a.servingCert, a.servingKey)
+	if err != nil {
 		return err
 	}
-	return writeKey(a.servingKey, servingKey)
+	return issue(&x509.Certificate{
+		SerialNumber: big.NewInt(3),
+		Subject:      pkix.Name{CommonName: "kube-apiserver-kubelet-client", Organization: []string{"system:masters"}},
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}, a.kubeletClientCert, a.kubeletClientKey)
 }
 
 func writeKey(path string, key *ecdsa.PrivateKey) error {

@@ -6,10 +6,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"time"
+
+	"berth.dev/e2e/cluster/machine"
 )
 
 // stopGrace is how long a component has to end by itself.
@@ -27,73 +28,70 @@ type process struct {
 
 // processes starts components, notices when one dies, and stops them all.
 type processes struct {
-	logDir  string
-	home    string
+	logDir string
+	home   string
+	// thread starts the components, in its network, and lives as long as they.
+	thread  *machine.Thread
 	running []*process // in the order of their start
 	died    chan *process
-	spawn   chan spawnRequest
 }
 
-type spawnRequest struct {
-	command *exec.Cmd
-	result  chan error
-}
-
-// newProcesses keeps one OS thread that starts all children. The kernel kills a child when the thread that
-// started it ends (Pdeathsig), not when the process does, and Go ends idle threads as it likes.
-func newProcesses(logDir, home string) *processes {
-	p := &processes{
-		logDir: logDir,
-		home:   home,
-		died:   make(chan *process, len(components)),
-		spawn:  make(chan spawnRequest),
-	}
-	go func() {
-		runtime.LockOSThread()
-		for request := range p.spawn {
-			request.result <- request.command.Start()
-		}
-	}()
-	return p
+func newProcesses(logDir, home string, thread *machine.Thread) *processes {
+	return &processes{logDir: logDir, home: home, thread: thread, died: make(chan *process, len(components))}
 }
 
 // start starts a component of this very binary. Its output goes to a log file of its name.
 func (p *processes) start(name string, args []string) (*process, error) {
-	self, err := os.Executable()
+	// Not even kill -9 of this process leaves a child behind.
+	started, err := p.launch(p.thread, name, "", args, syscall.SIGKILL)
 	if err != nil {
 		return nil, err
+	}
+	p.running = append(p.running, started)
+	go func() {
+		<-started.ended
+		p.died <- started
+	}()
+	return started, nil
+}
+
+// launch starts a program on a thread, or without one this very binary under a name, which is also that of
+// its log file. What was in the file stays there.
+func (p *processes) launch(thread *machine.Thread, name, program string, args []string, whenParentDies syscall.Signal) (*process, error) {
+	if program == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return nil, err
+		}
+		program, args = self, append([]string{name}, args...)
 	}
 	started := &process{
 		name:    name,
 		logFile: filepath.Join(p.logDir, name+".log"),
 		ended:   make(chan struct{}),
 	}
-	log, err := os.Create(started.logFile)
+	log, err := os.OpenFile(started.logFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o666)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
 
-	command := exec.Command(self, append([]string{name}, args...)...)
+	command := exec.Command(program, args...)
 	command.Stdout, command.Stderr = log, log
 	// Nothing of the user's own home and settings reaches the cluster.
 	command.Env = append(os.Environ(), "HOME="+p.home, "KUBECONFIG=")
 	command.SysProcAttr = &syscall.SysProcAttr{
-		Pdeathsig: syscall.SIGKILL, // not even kill -9 of this process leaves a child behind
-		Setpgid:   true,            // Ctrl-C reaches this process only, which stops the others in order
+		Pdeathsig: whenParentDies,
+		Setpgid:   true, // Ctrl-C reaches this process only, which stops the others in order
 	}
-	request := spawnRequest{command, make(chan error)}
-	p.spawn <- request
-	if err := <-request.result; err != nil {
+	if err := thread.Do(command.Start); err != nil {
 		return nil, fmt.Errorf("cannot start %s: %w", name, err)
 	}
 	started.pid = command.Process.Pid
-	p.running = append(p.running, started)
 	go func() {
 		_ = command.Wait()
 		started.outcome = command.ProcessState.String()
 		close(started.ended)
-		p.died <- started
 	}()
 	return started, nil
 }

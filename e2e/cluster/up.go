@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -18,6 +17,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"berth.dev/e2e/cluster/fleet"
+	"berth.dev/e2e/cluster/machine"
+	"berth.dev/e2e/cluster/node"
 )
 
 // upOptions is the flags of `up`.
@@ -28,6 +29,7 @@ type upOptions struct {
 	stopOnStdinEOF         bool
 	startTimeout           time.Duration
 	nodeMonitorGracePeriod time.Duration
+	realNode               realNodeOptions
 
 	etcdArgs, apiserverArgs, controllerManagerArgs, schedulerArgs, kwokArgs []string
 }
@@ -42,6 +44,7 @@ func parseUp(args []string) (*upOptions, error) {
 	flags.DurationVar(&o.startTimeout, "start-timeout", 2*time.Minute, "how long the start may take")
 	flags.DurationVar(&o.nodeMonitorGracePeriod, "node-monitor-grace-period", 50*time.Second,
 		"how long a node may be silent before it counts as lost; with less than 30s pass --kwok-arg=--node-lease-duration-seconds too")
+	o.realNode.addFlags(flags)
 	more := func(into *[]string, component string) {
 		flags.StringArrayVar(into, component+"-arg", nil, "one more flag for "+component+", as it stands; may be repeated")
 	}
@@ -56,10 +59,10 @@ func parseUp(args []string) (*upOptions, error) {
 	if flags.NArg() > 0 {
 		return nil, fmt.Errorf("up takes flags only, not %q", flags.Arg(0))
 	}
-	if o.fleetFile == "" {
+	if o.fleetFile == "" && !o.realNode.wanted {
 		return nil, errors.New("up needs --fleet FILE; fleets/demo.yaml is one")
 	}
-	return o, nil
+	return o, o.realNode.check()
 }
 
 // ready is the line that `up` prints when the cluster can be used.
@@ -69,6 +72,8 @@ type ready struct {
 	Dir        string `json:"dir"`
 	AuditLog   string `json:"auditLog"`
 	PID        int    `json:"pid"`
+	// Node is the real node, if there is one.
+	Node *readyNode `json:"node,omitempty"`
 }
 
 // errStopped says that `up` was told to stop, which is how it should end.
@@ -80,9 +85,16 @@ func runUp(args []string) error {
 	if err != nil {
 		return err
 	}
-	wanted, err := fleet.Load(options.fleetFile)
-	if err != nil {
-		return err
+	wanted := &fleet.Fleet{}
+	if options.fleetFile != "" {
+		if wanted, err = fleet.Load(options.fleetFile); err != nil {
+			return err
+		}
+	}
+	if options.realNode.wanted {
+		if err := node.CheckRequirements(); err != nil {
+			return err
+		}
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
@@ -92,15 +104,27 @@ func runUp(args []string) error {
 	if err != nil {
 		return err
 	}
-	processes := newProcesses(filepath.Join(dir, "logs"), filepath.Join(dir, "config"))
+	begun := time.Now()
+	thread, err := newClusterThread(options)
+	if err != nil {
+		cleanUp(dir, false)
+		return err
+	}
+	processes := newProcesses(filepath.Join(dir, "logs"), filepath.Join(dir, "config"), thread)
 	go func() {
 		cancel((<-processes.died).unexpected())
 	}()
+	var real *realNode
+	if options.realNode.wanted {
+		if real, err = newRealNode(dir, &options.realNode, processes, cancel); err != nil {
+			cleanUp(dir, false)
+			return err
+		}
+	}
 
-	begun := time.Now()
 	starting, cancelStarting := context.WithTimeoutCause(ctx, options.startTimeout,
 		fmt.Errorf("not ready within %s", options.startTimeout))
-	plane, err := start(starting, dir, options, wanted, processes)
+	plane, err := start(starting, dir, options, wanted, processes, real)
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause // a component died, or a stop was asked for; what start says of it is only a consequence
 	} else if cause := context.Cause(starting); cause != nil {
@@ -111,6 +135,7 @@ func runUp(args []string) error {
 		fmt.Fprintf(os.Stderr, "berth-cluster: ready after %.1f s, %s\n", time.Since(begun).Seconds(), dir)
 		err = json.NewEncoder(os.Stdout).Encode(ready{
 			Kubeconfig: plane.kubeconfig, Server: plane.server, Dir: dir, AuditLog: plane.auditLog, PID: os.Getpid(),
+			Node: real.ready(),
 		})
 	}
 	if err == nil {
@@ -118,12 +143,23 @@ func runUp(args []string) error {
 		err = context.Cause(ctx)
 	}
 
+	real.stop()
 	processes.stop()
 	if errors.Is(err, errStopped) {
 		err = nil
 	}
-	cleanUp(dir, options.keepLogs || err != nil)
+	keepLogs := options.keepLogs || err != nil
+	err = errors.Join(err, real.cleanUp(keepLogs))
+	cleanUp(dir, keepLogs)
 	return err
+}
+
+// newClusterThread is the thread that starts the components: with a real node, in a network of their own.
+func newClusterThread(options *upOptions) (*machine.Thread, error) {
+	if options.realNode.wanted {
+		return machine.NewThread(machine.IsolateNetwork(node.Address, node.ServiceAddresses))
+	}
+	return machine.NewThread(nil)
 }
 
 // watchForStop cancels on Ctrl-C and SIGTERM, and on the end of standard input if asked to.
@@ -145,15 +181,20 @@ func watchForStop(cancel context.CancelCauseFunc, onStdinEOF bool) {
 }
 
 // start brings up the control plane, one part after what it needs, and the fleet's nodes.
-func start(ctx context.Context, dir string, options *upOptions, wanted *fleet.Fleet, processes *processes) (*controlPlane, error) {
-	plane, err := prepareControlPlane(dir, &ports{}, options)
+func start(ctx context.Context, dir string, options *upOptions, wanted *fleet.Fleet, processes *processes, real *realNode) (*controlPlane, error) {
+	plane, err := prepareControlPlane(dir, &ports{}, options, real.node())
 	if err != nil {
 		return nil, err
+	}
+	if real != nil {
+		if err := real.powerOn(plane.apiPort); err != nil {
+			return nil, err
+		}
 	}
 	if _, err := processes.start("etcd", plane.etcd()); err != nil {
 		return nil, err
 	}
-	if err := waitForPort(ctx, plane.etcdPort); err != nil {
+	if err := waitForPort(ctx, processes.thread, plane.etcdPort); err != nil {
 		return nil, fmt.Errorf("waiting for etcd: %w", err)
 	}
 	if _, err := processes.start("kube-apiserver", plane.apiserver()); err != nil {
@@ -185,13 +226,18 @@ func start(ctx context.Context, dir string, options *upOptions, wanted *fleet.Fl
 	if err := waitNodesReady(ctx, client, nodes); err != nil {
 		return nil, err
 	}
+	if real != nil {
+		if err := real.waitReady(ctx, client); err != nil {
+			return nil, err
+		}
+	}
 	return plane, waitForServiceAccount(ctx, client)
 }
 
-// waitForPort returns when something listens on a loopback port.
-func waitForPort(ctx context.Context, port int) error {
+// waitForPort returns when something listens on a loopback port of the thread's network.
+func waitForPort(ctx context.Context, thread *machine.Thread, port int) error {
 	for {
-		connection, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		connection, err := thread.Dial(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
 			return connection.Close()
 		}

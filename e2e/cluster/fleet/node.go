@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"maps"
@@ -92,7 +93,7 @@ func (g *Group) labels(name string) map[string]string {
 		}
 	}
 	if g.GPU != nil {
-		maps.Copy(labels, g.GPU.labels())
+		maps.Copy(labels, g.GPU.Labels())
 	}
 	maps.Copy(labels, g.Labels)
 	return labels
@@ -107,18 +108,26 @@ func (g *Group) capacity() corev1.ResourceList {
 		corev1.ResourcePods:             *resource.NewQuantity(podsPerNode, resource.DecimalSI),
 	}
 	if g.GPU != nil {
-		capacity[g.GPU.resourceName()] = *resource.NewQuantity(int64(g.GPU.Count), resource.DecimalSI)
+		capacity[g.GPU.ResourceName()] = *resource.NewQuantity(int64(g.GPU.Count), resource.DecimalSI)
 	}
 	return capacity
 }
 
-// resourceName is the extended resource that the vendor's device plugin offers.
-func (g *GPU) resourceName() corev1.ResourceName {
+// NewGPU is a node's GPUs as a fleet file would say them.
+func NewGPU(vendor, product string, count int, memory string) (*GPU, error) {
+	gpu := &GPU{Vendor: vendor, Product: product, Count: count, Memory: Amount{memory}}
+	var wrong problems
+	gpu.check("gpu", &wrong)
+	return gpu, errors.Join(wrong...)
+}
+
+// ResourceName is the extended resource that the vendor's device plugin offers.
+func (g *GPU) ResourceName() corev1.ResourceName {
 	return corev1.ResourceName(g.Vendor + ".com/gpu")
 }
 
-// labels are what the vendor's labeller sets.
-func (g *GPU) labels() map[string]string {
+// Labels are what the vendor's labeller sets.
+func (g *GPU) Labels() map[string]string {
 	if g.Vendor == "amd" {
 		return amdLabels(g)
 	}
