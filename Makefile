@@ -141,13 +141,14 @@ build-static: ## The operator as a static binary
 
 ##### Generated files
 
-.PHONY: crds
-crds: build-rust ## Write the CustomResourceDefinitions from the types
-	@$(binaries)/crdgen crds/yaml
-
 .PHONY: chart
-chart: crds $(helm) ## Write what is derived from the Helm chart and the CustomResourceDefinitions
-	@charts/generate $(helm)
+chart: build-rust $(helm) ## Write the CustomResourceDefinitions from the types, and what the Helm chart and they give
+	@$(binaries)/crdgen crds/yaml
+	charts/generate $(helm)
+
+# The definitions are in the chart too, so there is no writing the one without the other.
+.PHONY: crds
+crds: chart ## The same as make chart
 
 .PHONY: check-generated
 check-generated: build-rust $(helm) ## Fail if a generated file is not current
