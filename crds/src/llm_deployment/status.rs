@@ -65,6 +65,10 @@ pub struct LLMDeploymentStatus {
     /// What it costs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<CostStatus>,
+    /// Tokens served, by the engines' own counters. Live figures are metrics; this follows at most
+    /// once a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<UsageStatus>,
     /// Where clients inside the cluster reach it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
@@ -224,4 +228,40 @@ pub struct CostStatus {
     pub hourly: String,
     /// Whether every GPU of the deployment has a price.
     pub complete: bool,
+}
+
+/// Tokens that a deployment served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UsageStatus {
+    /// Since when they are counted.
+    pub since: Time,
+    /// When they were written down.
+    pub at: Time,
+    /// Tokens of prompts.
+    pub prompt_tokens: i64,
+    /// Tokens generated.
+    pub generated_tokens: i64,
+    /// Tokens generated a second, all replicas together.
+    pub tokens_per_second: String,
+    /// What a million tokens (prompts and generated) cost since the operator began to lead, with
+    /// the currency. Absent without tokens or without prices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_per_million_tokens: Option<String>,
+    /// The counters of each pod at the last look: an engine counts from its own start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"]))]
+    pub pods: Vec<PodUsage>,
+}
+
+/// The counters of a pod at the last look.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PodUsage {
+    /// UID of the pod.
+    pub uid: String,
+    /// Tokens of prompts.
+    pub prompt_tokens: i64,
+    /// Tokens generated.
+    pub generated_tokens: i64,
 }

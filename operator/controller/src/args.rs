@@ -48,6 +48,11 @@ pub struct Args {
     #[arg(long, default_value = "8", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub concurrency: u16,
 
+    /// How often engines are asked for what they served; `0s` asks nobody. Absent: every 15 s where
+    /// the operator runs in a pod, as the addresses of pods can be reached only there.
+    #[arg(long, value_parser = period)]
+    pub scrape_interval: Option<Duration>,
+
     /// How logs are written. `auto`: for people on a terminal, else as JSON.
     #[arg(long, default_value = "auto")]
     pub log_format: LogFormat,

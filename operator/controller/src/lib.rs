@@ -14,4 +14,5 @@ pub mod reconcile;
 pub mod run;
 pub mod server;
 pub mod telemetry;
+pub mod usage;
 pub mod world;

@@ -19,7 +19,9 @@ use prometheus::{
 };
 
 use crate::{prices::PriceBook, world::World};
+use berth_cost::Deployment;
 use berth_crds::LLMDeployment;
+use kube::ResourceExt;
 pub use registrar::Described;
 use registrar::Registrar;
 
@@ -33,6 +35,7 @@ pub struct Metrics {
     leader: IntGauge,
     calls: Calls,
     watches: Watches,
+    looks_failed: IntCounterVec,
     fleet: fleet::Fleet,
     deployments: deployments::Deployments,
     cost: Mutex<cost::Cost>,
@@ -124,6 +127,11 @@ impl Metrics {
                     &["kind"],
                 )?,
             },
+            looks_failed: registrar.counters(
+                "berth_engine_scrape_errors_total",
+                "Looks at an engine's metrics that came to nothing, by reason.",
+                &["reason"],
+            )?,
             fleet: fleet::Fleet::new(&mut registrar)?,
             deployments: deployments::Deployments::new(&mut registrar)?,
             cost: Mutex::new(cost::Cost::new(&mut registrar)?),
@@ -168,6 +176,22 @@ impl Metrics {
         self.cost.lock().unwrap_or_else(PoisonError::into_inner).charge(bills, now);
     }
 
+    /// What the GPUs of a deployment cost so far for a million of the tokens served meanwhile.
+    pub fn cost_per_million_tokens(
+        &self,
+        namespace: &str,
+        name: &str,
+        tokens: u64,
+    ) -> Option<String> {
+        let cost = self.cost.lock().unwrap_or_else(PoisonError::into_inner);
+        cost.per_million_tokens(namespace, name, tokens)
+    }
+
+    /// A look at an engine came to nothing.
+    pub fn look_failed(&self, reason: &str) {
+        self.looks_failed.with_label_values(&[reason]).inc();
+    }
+
     /// Brings every figure that is read from the world up to date.
     pub fn refresh(
         &self,
@@ -180,8 +204,20 @@ impl Metrics {
         self.fleet.refresh(&state.fleet);
         self.deployments.refresh(&state, deployments);
         let bills = book.bills(&state);
+        let tokens = deployments
+            .iter()
+            .filter_map(|deployment| {
+                let of = Deployment::new(deployment.namespace()?, deployment.name_any());
+                Some((of, state.usage.get(&deployment.uid()?)?.priced_tokens()))
+            })
+            .collect();
         drop(state);
-        self.cost.lock().unwrap_or_else(PoisonError::into_inner).refresh(&bills, book, deployments);
+        self.cost.lock().unwrap_or_else(PoisonError::into_inner).refresh(
+            &bills,
+            book,
+            deployments,
+            &tokens,
+        );
     }
 
     /// The text that Prometheus reads.

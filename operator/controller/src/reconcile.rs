@@ -241,13 +241,17 @@ async fn tell(
         _ => refused,
     };
     let book = PriceBook::new(context.stores.cost_profiles.state());
-    let (pods, position, hourly) = {
-        let state = context.world.lock();
+    let (pods, position, hourly, usage) = {
+        let mut state = context.world.lock();
         let pods = state.replicas_of(&observed.owner.uid);
         let gpus = pods.iter().filter(|pod| pod.is_live()).map(|pod| pod.claim.gpus).sum();
         let bills = book.bills(&state);
         let hourly = bills.hourly(&observed.owner.namespace, &observed.owner.name, gpus);
-        (pods, state.queue.position(&observed.id), hourly)
+        let usage = state.usage.checkpoint(&observed.owner.uid, Timestamp::now(), |usage| {
+            let Owner { namespace, name, .. } = &observed.owner;
+            context.metrics.cost_per_million_tokens(namespace, name, usage.priced_tokens())
+        });
+        (pods, state.queue.position(&observed.id), hourly, usage)
     };
     let model = match (known_wish, shown) {
         (Some(wish), _) => Some(wish.model.clone()),
@@ -268,6 +272,7 @@ async fn tell(
         misfits,
         position,
         hourly,
+        usage,
         now: Timestamp::now(),
     });
     let before = observed.deployment.status.as_ref();

@@ -20,6 +20,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt, runtime::reflector::ObjectRef};
 use tokio::sync::Notify;
 
+use crate::usage;
 use pod::Replica;
 
 /// How long a node that refused a pod is left out for that deployment.
@@ -43,6 +44,8 @@ pub struct State {
     pub fleet: Fleet,
     /// Deployments that wait for GPUs.
     pub queue: Queue,
+    /// What deployments served.
+    pub usage: usage::ledger::Ledger,
     replicas: BTreeMap<PodKey, Arc<Replica>>,
     by_deployment: HashMap<String, BTreeSet<PodKey>>,
     /// Pods that take over in place, by the UID of the pod that they wait for.

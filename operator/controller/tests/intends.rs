@@ -38,6 +38,7 @@ fn pod(revision: &str, replica: u32, attempt: u32, progress: Progress) -> Arc<Re
         progress,
         deleting: false,
         gone_by: None,
+        address: None,
         created: NOW - 1000 + i64::from(attempt),
     })
 }

@@ -166,6 +166,7 @@ fn on_a_full_fleet_a_new_revision_takes_the_place_of_the_old_one() {
         progress: Progress::Ready { since: 0 },
         deleting: false,
         gone_by: None,
+        address: None,
         created: 0,
     };
     let spec = json!({"model": {"uri": "hf://Qwen/Qwen2.5-7B-Instruct"}});

@@ -3,9 +3,13 @@
 //! Counters, so that `increase()` over a span is the invoice for it; gauges for the rate now. Every
 //! amount carries its currency. Money is decimal until it becomes a sample here.
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
 
-use berth_cost::{Component, Currency, Deployment, FleetMeter, HourlyCost};
+use berth_cost::{Component, Currency, Decimal, Deployment, FleetMeter, HourlyCost, Money};
 use berth_crds::LLMDeployment;
 use kube::ResourceExt;
 use prometheus::{CounterVec, GaugeVec};
@@ -23,6 +27,7 @@ pub struct Cost {
     bill: GaugeVec,
     unpriced: GaugeVec,
     usable: GaugeVec,
+    per_million: GaugeVec,
 }
 
 /// A rate and the total that it adds up to.
@@ -96,6 +101,12 @@ impl Cost {
                 "1 where the prices of a CostProfile can be used.",
                 &["profile"],
             )?,
+            per_million: registrar.gauges(
+                "berth_deployment_cost_per_million_tokens",
+                "What the GPUs of a deployment cost for a million tokens (prompts and generated), \
+                 since this operator began to lead; absent without tokens.",
+                &["namespace", "deployment", "currency"],
+            )?,
         })
     }
 
@@ -112,11 +123,17 @@ impl Cost {
     }
 
     /// Brings the samples up to date. Deployments that are gone drop out.
-    pub fn refresh(&mut self, bills: &Bills, book: &PriceBook, deployments: &[Arc<LLMDeployment>]) {
+    pub fn refresh(
+        &mut self,
+        bills: &Bills,
+        book: &PriceBook,
+        deployments: &[Arc<LLMDeployment>],
+        tokens: &BTreeMap<Deployment, u64>,
+    ) {
         for series in [&self.deployment, &self.idle, &self.foreign] {
             series.reset();
         }
-        for gauge in [&self.bill, &self.unpriced, &self.usable] {
+        for gauge in [&self.bill, &self.unpriced, &self.usable, &self.per_million] {
             gauge.reset();
         }
         let alive: BTreeSet<Deployment> = deployments
@@ -128,11 +145,43 @@ impl Cost {
         self.meter.deployments.retain(|(deployment, _)| alive.contains(deployment));
         self.rates(bills);
         self.totals();
+        for (of, &tokens) in tokens {
+            for money in self.spent(of) {
+                if let Some(amount) = per_million(money, tokens) {
+                    let currency: Currency = money.currency();
+                    let labels = [of.namespace.as_str(), of.name.as_str(), currency.as_str()];
+                    self.per_million.with_label_values(&labels).set(amount.to_f64_sample());
+                }
+            }
+        }
         self.unpriced.with_label_values::<&str>(&[]).set(bills.unpriced_nodes.len() as f64);
         for (profile, checked) in book.profiles() {
             let usable = if checked.is_ok() { 1.0 } else { 0.0 };
             self.usable.with_label_values(&[profile]).set(usable);
         }
+    }
+
+    /// What a deployment cost so far, an amount for each currency.
+    fn spent(&self, of: &Deployment) -> Vec<Money> {
+        let mut spent: Vec<Money> = Vec::new();
+        for ((deployment, _), _, money) in self.meter.deployments.totals() {
+            if deployment != of {
+                continue;
+            }
+            match spent.iter_mut().find(|sum| sum.currency() == money.currency()) {
+                Some(sum) => *sum = sum.checked_add(money).unwrap_or(*sum),
+                None => spent.push(money),
+            }
+        }
+        spent
+    }
+
+    /// What a deployment cost so far for a million of `tokens`, for people.
+    pub fn per_million_tokens(&self, namespace: &str, name: &str, tokens: u64) -> Option<String> {
+        let spent = self.spent(&Deployment::new(namespace, name));
+        let amounts = spent.into_iter().filter_map(|money| per_million(money, tokens));
+        let texts: Vec<_> = amounts.map(|amount| format!("{amount:.2}")).collect();
+        (!texts.is_empty()).then(|| texts.join(" + "))
     }
 
     fn rates(&self, bills: &Bills) {
@@ -196,6 +245,13 @@ impl Cost {
             }
         }
     }
+}
+
+/// An amount for a million of `tokens`; nothing is known without tokens.
+fn per_million(money: Money, tokens: u64) -> Option<Money> {
+    let amount = money.amount().checked_mul(Decimal::from(1_000_000))?;
+    let amount = amount.checked_div(Decimal::from(tokens))?;
+    Money::new(amount.round_dp(6), money.currency()).ok()
 }
 
 fn each(cost: &HourlyCost, mut with: impl FnMut(Component, f64)) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use berth_crds::LLMDeployment;
 use kube::ResourceExt;
-use prometheus::GaugeVec;
+use prometheus::{CounterVec, GaugeVec};
 
 use super::registrar::Registrar;
 use crate::world::{State, pod::Progress};
@@ -16,6 +16,10 @@ pub struct Deployments {
     gpus: GaugeVec,
     conditions: GaugeVec,
     position: GaugeVec,
+    tokens: CounterVec,
+    tokens_per_second: GaugeVec,
+    requests: GaugeVec,
+    kv_cache: GaugeVec,
 }
 
 /// Conditions that are worth an alert.
@@ -52,14 +56,45 @@ impl Deployments {
                 "Place in the queue for GPUs, from 1; absent where nothing waits.",
                 &labels,
             )?,
+            tokens: registrar.sums(
+                "berth_deployment_tokens_total",
+                "Tokens served, by the engines' own counters: kind prompt or generated.",
+                &with("kind"),
+            )?,
+            tokens_per_second: registrar.gauges(
+                "berth_deployment_tokens_per_second",
+                "Tokens generated a second, all replicas together.",
+                &labels,
+            )?,
+            requests: registrar.gauges(
+                "berth_deployment_requests",
+                "Requests in the engines by state: running, waiting.",
+                &with("state"),
+            )?,
+            kv_cache: registrar.gauges(
+                "berth_deployment_kv_cache_use_ratio",
+                "Part of the KV cache in use, the fullest replica's; absent where the engine does \
+                 not tell.",
+                &labels,
+            )?,
         })
     }
 
     /// Reads them from the world. Deployments that are gone drop out.
     pub fn refresh(&self, state: &State, deployments: &[Arc<LLMDeployment>]) {
-        for gauge in [&self.replicas, &self.vram, &self.gpus, &self.conditions, &self.position] {
+        for gauge in [
+            &self.replicas,
+            &self.vram,
+            &self.gpus,
+            &self.conditions,
+            &self.position,
+            &self.tokens_per_second,
+            &self.requests,
+            &self.kv_cache,
+        ] {
             gauge.reset();
         }
+        self.tokens.reset();
         for deployment in deployments {
             let namespace = deployment.namespace().unwrap_or_default();
             let name = deployment.name_any();
@@ -89,6 +124,21 @@ impl Deployments {
                 let holds = deployment.condition(type_).is_some_and(|c| c.status == "True");
                 let value = if holds { 1.0 } else { 0.0 };
                 self.conditions.with_label_values(&[labels[0], labels[1], type_]).set(value);
+            }
+            if let Some(usage) = state.usage.get(&uid) {
+                for (kind, tokens) in
+                    [("prompt", usage.prompt_tokens), ("generated", usage.generated_tokens)]
+                {
+                    let labels = [labels[0], labels[1], kind];
+                    self.tokens.with_label_values(&labels).inc_by(tokens as f64);
+                }
+                self.tokens_per_second.with_label_values(&labels).set(usage.tokens_per_second);
+                for (kind, requests) in [("running", usage.running), ("waiting", usage.waiting)] {
+                    self.requests.with_label_values(&[labels[0], labels[1], kind]).set(requests);
+                }
+                if let Some(part) = usage.kv_cache_use {
+                    self.kv_cache.with_label_values(&labels).set(part);
+                }
             }
             let waiting = state.queue.iter().find(|waiting| waiting.key.uid == uid);
             if let Some(position) = waiting.and_then(|w| state.queue.position(&w.key)) {

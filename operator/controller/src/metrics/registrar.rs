@@ -46,7 +46,7 @@ impl Registrar {
         self.add("counter", IntCounterVec::new(Opts::new(name, help), labels)?)
     }
 
-    /// Adds counters of amounts.
+    /// Adds counters of amounts, or of what others count.
     pub fn sums(&mut self, name: &str, help: &str, labels: &[&str]) -> Result<CounterVec> {
         self.add("counter", CounterVec::new(Opts::new(name, help), labels)?)
     }

@@ -12,7 +12,7 @@ use berth_crds::{
     LLMDeployment, LLMDeploymentStatus,
     llm_deployment::{
         CostStatus, EstimateStatus, ModelSummary, QueueStatus, ReplicaPhase, ReplicaPlacement,
-        Resolved, ResolvedResources,
+        Resolved, ResolvedResources, UsageStatus,
     },
 };
 use berth_render::{Template, selector};
@@ -50,6 +50,8 @@ pub struct Seen<'a> {
     pub position: Option<usize>,
     /// Cost per hour for people, and whether every GPU has a price.
     pub hourly: Option<(String, bool)>,
+    /// What it served.
+    pub usage: Option<UsageStatus>,
     /// Now.
     pub now: Timestamp,
 }
@@ -85,6 +87,7 @@ pub fn report(seen: &Seen<'_>) -> LLMDeploymentStatus {
         placements: placements(seen.pods),
         queue: queue(seen, before.queue.as_ref()),
         cost: cost(seen.hourly.clone(), before.cost),
+        usage: seen.usage.clone().or(before.usage),
         endpoint,
     }
 }

@@ -1,6 +1,6 @@
 //! What is kept of a pod: only what placing, reconciling and reporting look at. Pure.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use berth_crds::{LLMDeployment, llm_deployment::Vendor, names};
 use berth_planner::{
@@ -38,6 +38,8 @@ pub struct Replica {
     pub replaces: Option<String>,
     /// How far it is.
     pub progress: Progress,
+    /// Its address, once it has one.
+    pub address: Option<IpAddr>,
     /// Set once somebody deleted it.
     pub deleting: bool,
     /// When a deleted pod must be gone, in Unix seconds: the end of its grace.
@@ -172,6 +174,7 @@ pub fn replica(pod: &Pod) -> Option<Replica> {
         claim,
         replaces: pod.annotations().get(names::ANNOTATION_REPLACES).cloned(),
         progress: progress(pod),
+        address: pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()?.parse().ok()),
         deleting: pod.metadata.deletion_timestamp.is_some(),
         gone_by: pod.metadata.deletion_timestamp.as_ref().map(|time| time.0.as_second()),
         created: pod.creation_timestamp().map_or(0, |time| time.0.as_second()),

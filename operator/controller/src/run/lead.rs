@@ -1,0 +1,162 @@
+//! What a leader does: fill the caches, then reconcile until told to stop.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::bail;
+use berth_crds::{LLMDeployment, names};
+use futures::{StreamExt, channel::mpsc};
+use kube::{
+    Api, Client,
+    runtime::{
+        Controller, controller,
+        events::{Recorder, Reporter},
+        reflector::ObjectRef,
+    },
+};
+use tokio::sync::{Notify, watch};
+
+use super::{Refresh, Tasks, failures::Failures, follow, named, stores};
+use crate::{
+    args::Args,
+    client::Writer,
+    leader::Leadership,
+    metrics::Metrics,
+    reconcile::{Context, Stores, events::Events, reconcile, resolve::Defaults},
+    world::{self, World, watch::config},
+};
+
+/// What a leader works with.
+pub struct Leader {
+    /// The command line.
+    pub args: Args,
+    /// The API server.
+    pub client: Client,
+    /// What the administrator configured.
+    pub defaults: Defaults,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Whether it still leads.
+    pub leadership: Leadership,
+    /// Set to what brings `/metrics` up to date.
+    pub refresh: Refresh,
+    /// Set to true once every cache is synced.
+    pub ready: watch::Sender<bool>,
+    /// Turns true when it is to stop.
+    pub stopped: watch::Receiver<bool>,
+}
+
+/// Leads until told to stop. No decision is made before every cache is synced in this term of
+/// leadership. Fails as soon as any of its tasks ends.
+pub async fn lead(leader: Leader) -> anyhow::Result<()> {
+    let Leader { args, client, defaults, metrics, leadership, refresh, ready, mut stopped } =
+        leader;
+    let (triggers, triggered) = mpsc::unbounded();
+    let world = Arc::new(World::new(triggers));
+    let limit = Duration::from_secs(args.lease_seconds) / 3;
+    let writer = Writer::new(client.clone(), leadership.clone(), limit, metrics.calls());
+    let reporter =
+        Reporter { controller: names::MANAGER.to_owned(), instance: Some(args.identity.clone()) };
+    let recorder = Recorder::new(client.clone(), reporter);
+
+    let mut tasks = Tasks::new();
+    let watches = metrics.watches();
+    let (pods_synced, mut pods) = watch::channel(false);
+    let (nodes_synced, mut nodes) = watch::channel(false);
+    let following =
+        world::watch::pods(client.clone(), Arc::clone(&world), watches.clone(), pods_synced);
+    tasks.spawn(named("the watch of pods", following));
+    let following =
+        world::watch::nodes(client.clone(), Arc::clone(&world), watches.clone(), nodes_synced);
+    tasks.spawn(named("the watch of nodes", following));
+    let prices_changed = Arc::new(Notify::new());
+    let context = Arc::new(Context {
+        stores: stores::stores(&client, &world, &watches, &mut tasks, &prices_changed),
+        events: Events::new(recorder, leadership),
+        unbound_limit: args.unschedulable_timeout,
+        metrics,
+        world: Arc::clone(&world),
+        writer,
+        defaults,
+    });
+
+    tracing::info!("filling the caches");
+    tokio::select! {
+        result = synced([&mut pods, &mut nodes], &context.stores) => result?,
+        _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
+        Some(ended) = tasks.join_next() => bail!("{} ended", ended?),
+    }
+    tracing::info!("every cache is synced; reconciling");
+
+    let controller = Controller::new(Api::<LLMDeployment>::all(client), config(None))
+        .with_config(controller::Config::default().concurrency(args.concurrency))
+        .reconcile_on(triggered)
+        .reconcile_all_on(futures::stream::unfold(prices_changed, |changed| async move {
+            changed.notified().await;
+            // Changes of prices come in bursts.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            Some(((), changed))
+        }));
+    let deployments = controller.store();
+    let waking = Arc::clone(&world);
+    tasks.spawn(async move {
+        waking.wake_waiting().await;
+        "waking those who wait"
+    });
+    follow::cost(&context, &deployments, &refresh, &mut tasks);
+    follow::usage(&context, &deployments, args.scrape_interval, &mut tasks);
+    ready.send_replace(true);
+
+    let failures = Failures::default();
+    let remembered = failures.clone();
+    let reconciling = controller
+        .graceful_shutdown_on(async move {
+            // An error means that the other end is gone, and so is the process.
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+        })
+        .run(
+            move |object, context| {
+                let failures = remembered.clone();
+                async move {
+                    let key = ObjectRef::from_obj(object.as_ref());
+                    let result = reconcile(object, context).await;
+                    if result.is_ok() {
+                        failures.forget(&key);
+                    }
+                    result
+                }
+            },
+            move |object, error, _| failures.again(&object, error),
+            Arc::clone(&context),
+        )
+        .for_each(|result| {
+            match result {
+                // Failed reconciles are logged where they are tried again.
+                Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
+                Err(controller::Error::ObjectNotFound(gone)) => {
+                    let namespace = gone.namespace.unwrap_or_default();
+                    context.world.lock().forget(&namespace, &gone.name);
+                }
+                Err(error) => tracing::warn!(%error, "the controller's queue"),
+            }
+            std::future::ready(())
+        });
+    tokio::select! {
+        () = reconciling => Ok(()),
+        Some(ended) = tasks.join_next() => bail!("{} ended", ended?),
+    }
+}
+
+/// Waits until every cache holds all there is.
+async fn synced(watched: [&mut watch::Receiver<bool>; 2], stores: &Stores) -> anyhow::Result<()> {
+    for watched in watched {
+        watched.wait_for(|synced| *synced).await?;
+    }
+    let Stores { revisions, services, budgets, priority_classes, claims, cost_profiles } = stores;
+    revisions.wait_until_ready().await?;
+    services.wait_until_ready().await?;
+    budgets.wait_until_ready().await?;
+    priority_classes.wait_until_ready().await?;
+    claims.wait_until_ready().await?;
+    cost_profiles.wait_until_ready().await?;
+    Ok(())
+}

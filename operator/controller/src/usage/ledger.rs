@@ -1,0 +1,251 @@
+//! Tokens added up over restarts of engines, pods and operators. Pure.
+//!
+//! An engine counts from its own start. What it counted since the last look is added; a counter
+//! that went backwards started anew, so all that it shows is new. Totals and each pod's last look
+//! are checkpointed in `status.usage`, at most once a minute and only when they moved by a
+//! twentieth, once an hour otherwise. What a crash of this operator loses is nothing, as the engine
+//! counts on; what a crash of an *engine* loses is what it served since the last look.
+
+use std::collections::{BTreeMap, HashMap};
+
+use berth_crds::llm_deployment::{PodUsage, UsageStatus};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+
+use super::sample::Sample;
+
+/// Seconds between checkpoints at least, where the totals moved by a twentieth or more.
+const SOON: i64 = 60;
+/// Seconds between checkpoints at least, where they moved at all.
+const LATE: i64 = 3600;
+
+/// The usage of every deployment, by its UID.
+#[derive(Debug, Default)]
+pub struct Ledger(HashMap<String, Usage>);
+
+/// The usage of one deployment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Usage {
+    /// Tokens of prompts.
+    pub prompt_tokens: u64,
+    /// Tokens generated.
+    pub generated_tokens: u64,
+    /// Requests that run, all replicas together.
+    pub running: f64,
+    /// Requests that wait.
+    pub waiting: f64,
+    /// Part of the KV cache in use, the fullest replica's.
+    pub kv_cache_use: Option<f64>,
+    /// Tokens generated a second between the last two looks.
+    pub tokens_per_second: f64,
+    /// Each pod's counters at the last look.
+    last: BTreeMap<String, (u64, u64)>,
+    looked: Option<f64>,
+    /// Tokens that were served before this operator looked first: what they cost it does not know.
+    before: u64,
+    since: Option<Timestamp>,
+    checkpoint: Option<UsageStatus>,
+}
+
+impl Ledger {
+    /// Takes up what status remembers of a deployment, unless it is known already.
+    pub fn resume(&mut self, uid: &str, status: Option<&UsageStatus>) {
+        if self.0.contains_key(uid) {
+            return;
+        }
+        let count = |value: i64| u64::try_from(value).unwrap_or(0);
+        let usage = status.map_or_else(Usage::default, |status| Usage {
+            prompt_tokens: count(status.prompt_tokens),
+            generated_tokens: count(status.generated_tokens),
+            last: status
+                .pods
+                .iter()
+                .map(|pod| {
+                    (pod.uid.clone(), (count(pod.prompt_tokens), count(pod.generated_tokens)))
+                })
+                .collect(),
+            since: Some(status.since.0),
+            checkpoint: Some(status.clone()),
+            ..Usage::default()
+        });
+        self.0.insert(uid.to_owned(), usage);
+    }
+
+    /// Takes in one round of looks at a deployment's pods, by their UIDs. Pods that exist but gave
+    /// no answer are in `pods` without a sample: what they showed last is remembered. Pods that are
+    /// gone are forgotten. `now` is in seconds of any steady clock.
+    pub fn look(&mut self, uid: &str, pods: &BTreeMap<String, Option<Sample>>, now: f64) {
+        let usage = self.0.entry(uid.to_owned()).or_default();
+        usage.since.get_or_insert_with(Timestamp::now);
+        let before = usage.generated_tokens;
+        usage.last.retain(|pod, _| pods.contains_key(pod));
+        let samples = || pods.values().flatten();
+        for (pod, sample) in pods {
+            let Some(sample) = sample else { continue };
+            let (prompt, generated) = usage.last.get(pod).copied().unwrap_or_default();
+            let since = |then: u64, now: u64| if now < then { now } else { now - then };
+            usage.prompt_tokens += since(prompt, sample.prompt_tokens);
+            usage.generated_tokens += since(generated, sample.generated_tokens);
+            usage.last.insert(pod.clone(), (sample.prompt_tokens, sample.generated_tokens));
+        }
+        usage.running = samples().map(|sample| sample.running).sum();
+        usage.waiting = samples().map(|sample| sample.waiting).sum();
+        usage.kv_cache_use = samples().filter_map(|sample| sample.kv_cache_use).reduce(f64::max);
+        if usage.looked.is_none() && usage.checkpoint.is_some() {
+            usage.before = usage.tokens();
+        }
+        let elapsed = usage.looked.replace(now).map_or(0.0, |then| now - then);
+        usage.tokens_per_second =
+            if elapsed > 0.0 { (usage.generated_tokens - before) as f64 / elapsed } else { 0.0 };
+    }
+
+    /// The usage of a deployment.
+    pub fn get(&self, uid: &str) -> Option<&Usage> {
+        self.0.get(uid)
+    }
+
+    /// Forgets deployments that are gone.
+    pub fn keep(&mut self, alive: impl Fn(&str) -> bool) {
+        self.0.retain(|uid, _| alive(uid));
+    }
+
+    /// What status says of a deployment's usage: the last checkpoint, or a new one where one is
+    /// due. `price` tells what its tokens so far cost.
+    pub fn checkpoint(
+        &mut self,
+        uid: &str,
+        now: Timestamp,
+        price: impl FnOnce(&Usage) -> Option<String>,
+    ) -> Option<UsageStatus> {
+        let usage = self.0.get_mut(uid)?;
+        if usage.is_due(now) {
+            let cost = price(usage);
+            usage.checkpoint = Some(usage.status(now, cost));
+        }
+        usage.checkpoint.clone()
+    }
+
+    /// Whether a new checkpoint of a deployment is due.
+    pub fn is_due(&self, uid: &str, now: Timestamp) -> bool {
+        self.0.get(uid).is_some_and(|usage| usage.is_due(now))
+    }
+}
+
+impl Usage {
+    /// All tokens.
+    pub fn tokens(&self) -> u64 {
+        self.prompt_tokens + self.generated_tokens
+    }
+
+    /// Tokens served while this operator looked on, and so knows what they cost.
+    pub fn priced_tokens(&self) -> u64 {
+        self.tokens() - self.before
+    }
+
+    fn is_due(&self, now: Timestamp) -> bool {
+        let Some(last) = &self.checkpoint else { return self.generated_tokens > 0 };
+        let written = |value: i64| u64::try_from(value).unwrap_or(0);
+        let old = written(last.prompt_tokens) + written(last.generated_tokens);
+        let moved = self.tokens().abs_diff(old);
+        let age = now.as_second() - last.at.0.as_second();
+        age >= SOON && moved * 20 > old || age >= LATE && moved > 0
+    }
+
+    fn status(&self, now: Timestamp, cost_per_million_tokens: Option<String>) -> UsageStatus {
+        let count = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        UsageStatus {
+            since: Time(self.since.unwrap_or(now)),
+            at: Time(now),
+            prompt_tokens: count(self.prompt_tokens),
+            generated_tokens: count(self.generated_tokens),
+            tokens_per_second: format!("{:.1}", self.tokens_per_second),
+            cost_per_million_tokens,
+            pods: self
+                .last
+                .iter()
+                .map(|(uid, (prompt, generated))| PodUsage {
+                    uid: uid.clone(),
+                    prompt_tokens: count(*prompt),
+                    generated_tokens: count(*generated),
+                })
+                .collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(prompt_tokens: u64, generated_tokens: u64) -> Sample {
+        Sample { prompt_tokens, generated_tokens, ..Sample::default() }
+    }
+
+    fn pods(samples: &[(&str, Sample)]) -> BTreeMap<String, Option<Sample>> {
+        samples.iter().map(|(uid, sample)| ((*uid).to_owned(), Some(*sample))).collect()
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + second).unwrap()
+    }
+
+    #[test]
+    fn what_is_new_since_the_last_look_is_added() {
+        let mut ledger = Ledger::default();
+        ledger.look("d", &pods(&[("a", sample(10, 100)), ("b", sample(1, 10))]), 0.0);
+        ledger.look("d", &pods(&[("a", sample(20, 150)), ("b", sample(1, 10))]), 10.0);
+        let usage = ledger.get("d").unwrap();
+        assert_eq!((usage.prompt_tokens, usage.generated_tokens), (21, 160));
+        assert!((usage.tokens_per_second - 5.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_counter_that_went_backwards_started_anew() {
+        let mut ledger = Ledger::default();
+        ledger.look("d", &pods(&[("a", sample(10, 100))]), 0.0);
+        ledger.look("d", &pods(&[("a", sample(2, 30))]), 10.0);
+        assert_eq!(ledger.get("d").unwrap().generated_tokens, 130);
+    }
+
+    #[test]
+    fn a_pod_that_does_not_answer_is_remembered_and_one_that_is_gone_is_not() {
+        let mut ledger = Ledger::default();
+        ledger.look("d", &pods(&[("a", sample(0, 100))]), 0.0);
+        ledger.look("d", &BTreeMap::from([("a".to_owned(), None)]), 10.0);
+        ledger.look("d", &pods(&[("a", sample(0, 120))]), 20.0);
+        assert_eq!(ledger.get("d").unwrap().generated_tokens, 120);
+        ledger.look("d", &pods(&[("b", sample(0, 5))]), 30.0);
+        assert_eq!(ledger.get("d").unwrap().generated_tokens, 125);
+    }
+
+    #[test]
+    fn another_operator_goes_on_where_this_one_stopped_and_counts_nothing_twice() {
+        let mut first = Ledger::default();
+        first.look("d", &pods(&[("a", sample(10, 100))]), 0.0);
+        let status = first.checkpoint("d", at(0), |_| None).unwrap();
+        // It served on after the checkpoint; the engine counted.
+        let mut second = Ledger::default();
+        second.resume("d", Some(&status));
+        second.resume("d", None);
+        second.look("d", &pods(&[("a", sample(15, 140))]), 500.0);
+        let usage = second.get("d").unwrap();
+        assert_eq!((usage.prompt_tokens, usage.generated_tokens), (15, 140));
+        assert_eq!(usage.priced_tokens(), 0, "they were served before it could charge");
+    }
+
+    #[test]
+    fn checkpoints_are_rare_and_none_is_made_of_nothing() {
+        let mut ledger = Ledger::default();
+        ledger.look("d", &pods(&[("a", sample(0, 0))]), 0.0);
+        assert!(!ledger.is_due("d", at(0)));
+        ledger.look("d", &pods(&[("a", sample(0, 1000))]), 1.0);
+        assert!(ledger.is_due("d", at(0)));
+        ledger.checkpoint("d", at(0), |_| None);
+        ledger.look("d", &pods(&[("a", sample(0, 1200))]), 2.0);
+        assert!(!ledger.is_due("d", at(30)), "too soon");
+        assert!(ledger.is_due("d", at(61)));
+        ledger.checkpoint("d", at(61), |_| None);
+        ledger.look("d", &pods(&[("a", sample(0, 1201))]), 3.0);
+        assert!(!ledger.is_due("d", at(1000)), "too little");
+        assert!(ledger.is_due("d", at(61 + 3600)));
+    }
+}
