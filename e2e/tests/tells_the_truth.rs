@@ -298,7 +298,7 @@ async fn metrics_show_the_fleet_and_who_has_it() -> Result<()> {
     // The operator itself.
     near("leads", metrics.sum("berth_leader", &[])?, 1.0)?;
     ensure!(metrics.sum("berth_reconcile_total", &[])? > 0.0, "no reconciles");
-    ensure!(metrics.sum("berth_api_writes_total", &[("verb", "create")])? > 0.0, "no writes");
+    ensure!(metrics.sum("berth_api_requests_total", &[("verb", "create")])? > 0.0, "no requests");
     ensure!(metrics.sum("berth_plan_duration_seconds_count", &[])? > 0.0, "no plans");
     conventions(&metrics)?;
     for path in ["/healthz", "/readyz"] {
