@@ -1,10 +1,14 @@
 //! Bad input is refused by the API server itself, with words that say what to do; what is unusual
 //! but right is accepted; and what people see of the API is what they expect. No operator runs.
 
+use std::fs;
+
 use anyhow::{Context as _, Result, ensure};
-use berth_crds::LLMDeployment;
+use berth_crds::{CostProfile, LLMDeployment};
 use berth_e2e::{
     Cluster, Fleet, NAMESPACE,
+    apply::objects,
+    cluster::root,
     llm::{facts_8b, merge},
     verdict::{of_llm, of_profile, of_text},
 };
@@ -378,6 +382,31 @@ async fn unusual_but_right_llmdeployments_are_accepted() -> Result<()> {
         }
     }
     ensure!(wrong.is_empty(), "{} of the good specs:\n{}", wrong.len(), wrong.join("\n"));
+    cluster.passed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_example_is_accepted() -> Result<()> {
+    let cluster = cluster().await?;
+    let folder = root()?.join("docs/examples");
+    let mut models = 0;
+    for entry in fs::read_dir(&folder)? {
+        let path = entry?.path();
+        let text = fs::read_to_string(&path)?;
+        for object in objects(&text).with_context(|| path.display().to_string())? {
+            let text = object.to_string();
+            let verdict = match object["kind"].as_str() {
+                Some("LLMDeployment") => {
+                    models += 1;
+                    of_text::<LLMDeployment>(&cluster.client, Some(NAMESPACE), text).await?
+                }
+                Some("CostProfile") => of_text::<CostProfile>(&cluster.client, None, text).await?,
+                other => anyhow::bail!("{} holds a {other:?}", path.display()),
+            };
+            verdict.accepted().with_context(|| path.display().to_string())?;
+        }
+    }
+    ensure!(models >= 8, "{models} models");
     cluster.passed()
 }
 

@@ -154,7 +154,7 @@ async fn what_fails_for_long_is_said_once() -> Result<()> {
     quiet(&cluster).await?;
     let audit = AuditLog::of(&cluster);
     let mark = audit.mark()?;
-    throughout("little is written", window().min(Duration::from_secs(60)), async || {
+    throughout("little is written", window().min(Duration::from_mins(1)), async || {
         let writes = audit.writes(OPERATOR, mark)?;
         ensure!(writes.len() <= 8, "of what fails for long is written:\n{}", counted(&writes));
         Ok(())

@@ -121,9 +121,9 @@ async fn a_forged_claim_is_refused() -> Result<()> {
     let mut labelled = foreign_pod("labelled", "elm-001", 0)?;
     labelled.labels_mut().insert(LABEL_DEPLOYMENT.into(), "chat".into());
     refused("a label alone", pods.create(&PostParams::default(), &labelled).await)?;
-    let mut owned = foreign_pod("owned", "elm-001", 0)?;
-    owned.metadata.owner_references = Some(owner.clone());
-    refused("an owner alone", pods.create(&PostParams::default(), &owned).await)?;
+    let mut adopted = foreign_pod("adopted", "elm-001", 0)?;
+    adopted.metadata.owner_references = Some(owner.clone());
+    refused("an owner alone", pods.create(&PostParams::default(), &adopted).await)?;
 
     // Onto a pod of one's own that runs already.
     let plain = foreign_pod("plain", "elm-001", 0)?;
