@@ -107,11 +107,14 @@ build-cluster:
 	@e2e/cluster/build.sh >/dev/null
 
 .PHONY: build-llama-server
-build-llama-server:
+build-llama-server: ## llama-server, and whether its arguments are those that we published
 	@mkdir -p "$(BERTH_CACHE)"
 	log=$(BERTH_CACHE)/llama-server.log
 	echo "llama-server: building it if it is not there yet; the log is $$log" >&2
 	e2e/engines/llama-server.sh >/dev/null 2>"$$log" || { tail -n 40 "$$log" >&2; exit 1; }
+	# The arguments that we render are checked against this list: it is the binary's own.
+	e2e/engines/llama-server-flags.sh | diff -u operator/render/tests/published/llama-server-*.txt - ||
+	  { echo "the published argument list is not what the binary says" >&2; exit 1; }
 
 .PHONY: tools
 tools:
@@ -146,6 +149,10 @@ chart: build-rust $(helm) ## Write the CustomResourceDefinitions from the types,
 	@$(binaries)/crdgen crds/yaml
 	charts/generate $(helm)
 
+.PHONY: docs
+docs: build-rust ## Write the reference pages that are made from code
+	@$(binaries)/docgen docs
+
 # The definitions are in the chart too, so there is no writing the one without the other.
 .PHONY: crds
 crds: chart ## The same as make chart
@@ -155,6 +162,10 @@ check-generated: build-rust $(helm) ## Fail if a generated file is not current
 	@fresh=$$(mktemp -d)
 	trap 'rm -rf "$$fresh"' EXIT
 	$(binaries)/crdgen "$$fresh/crds"
+	$(binaries)/docgen "$$fresh/docs"
+	for page in "$$fresh"/docs/*; do
+	  diff -u "docs/$$(basename "$$page")" "$$page" || { echo "docs are not what the code gives: run 'make docs'" >&2; exit 1; }
+	done
 	diff -ru crds/yaml "$$fresh/crds" || { echo "crds/yaml is not what crds/src gives: run 'make chart'" >&2; exit 1; }
 	charts/generate $(helm) "$$fresh"
 	cp charts/manifests/00-namespace.yaml "$$fresh/charts/manifests"
