@@ -187,8 +187,9 @@ done_ "chat completion from another pod, by the Service's DNS name"
 until_ 10 stream
 done_ "streamed: $(grep -c 'data: {' "$work/stream") pieces, first after $(awk 'NR==1 {print $1}' "$work/stream") ms, last after $(awk 'END {print $1}' "$work/stream") ms"
 [ -n "$(find /sys/fs/cgroup -path "*/$id/*/cgroup.procs" -exec cat {} +)" ] || fail "the pods are not in our cgroups"
-from_pod --serviceaccount https://kubernetes.default.svc/version 2>/dev/null | grep -q gitVersion || fail "no API in the pod"
-kubectl --namespace models logs deploy/engine | grep -q . || fail "no logs"
+from_pod --serviceaccount https://kubernetes.default.svc/version >"$work/version" 2>&1 || fail "no API in the pod: $(cat "$work/version")"
+kubectl --namespace models logs deploy/engine >"$work/engine.log"
+[ -s "$work/engine.log" ] || fail "no logs"
 done_ "API server from a pod; logs and exec through the API server"
 
 pod=$(engine)
@@ -228,7 +229,7 @@ kubectl --namespace models rollout status deployment/client --timeout 90s >/dev/
 done_ "up once more, with pods"
 ! "$cluster" clean --dir "$dir" 2>/dev/null || fail "clean takes a running cluster"
 kill -9 "$pid"
-wait "$pid" 2>/dev/null || true
+{ wait "$pid" || true; } 2>/dev/null # it is known to be killed
 pid=
 until_ 5 nothing_left
 done_ "kill -9: no process, mount or network is left"

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,6 +27,9 @@ func MakeCgroups(name string) error {
 		if err := os.Mkdir(filepath.Join(root, name), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("cannot make a cgroup: %w", err)
 		}
+		if err := divide(root); err != nil {
+			return err
+		}
 		// In version 1, a new one may use no CPU and no memory until it is told which.
 		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
 			all, err := os.ReadFile(filepath.Join(root, file))
@@ -38,6 +42,27 @@ func MakeCgroups(name string) error {
 			if err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// divide lets cgroups below the root of version 2 have limits of their own, for what the kubelet asks for.
+// Where version 1 does that, version 2 has none of these.
+func divide(root string) error {
+	controllers, err := os.ReadFile(filepath.Join(root, "cgroup.controllers"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // version 1
+	}
+	if err != nil {
+		return err
+	}
+	for _, controller := range []string{"cpu", "cpuset", "io", "memory", "pids"} {
+		if !slices.Contains(strings.Fields(string(controllers)), controller) {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(root, "cgroup.subtree_control"), []byte("+"+controller), 0); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -128,3 +128,18 @@ func TestThreadSaysWhyItDoesNotStart(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestEndedThreadDoesNothing(t *testing.T) {
+	thread, err := NewThread(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := thread.Do(func() error { return nil }); err != nil {
+		t.Error(err)
+	}
+	thread.End()
+	thread.End()
+	if err := thread.Do(func() error { return nil }); !errors.Is(err, ErrEnded) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -10,6 +10,7 @@
 package machine
 
 import (
+	"errors"
 	"runtime"
 	"sync"
 )
@@ -20,13 +21,17 @@ import (
 // The kernel kills a child that asked for it (Pdeathsig) when the thread that started it ends, not when the
 // process does, and Go ends idle threads as it likes: that too asks for a thread that stays.
 type Thread struct {
-	work chan func()
-	once sync.Once
+	work  chan func()
+	ended chan struct{}
+	once  sync.Once
 }
+
+// ErrEnded says that a thread does nothing any more.
+var ErrEnded = errors.New("the thread has ended")
 
 // NewThread starts a thread that begins with setup, unless that is nil.
 func NewThread(setup func() error) (*Thread, error) {
-	t := &Thread{work: make(chan func())}
+	t := &Thread{work: make(chan func()), ended: make(chan struct{})}
 	started := make(chan error)
 	go func() {
 		// Never unlocked: Go ends the thread together with this goroutine, and lends it to no other.
@@ -38,8 +43,13 @@ func NewThread(setup func() error) (*Thread, error) {
 			}
 		}
 		close(started)
-		for work := range t.work {
-			work()
+		for {
+			select {
+			case work := <-t.work:
+				work()
+			case <-t.ended:
+				return
+			}
 		}
 	}()
 	return t, <-started
@@ -47,10 +57,14 @@ func NewThread(setup func() error) (*Thread, error) {
 
 // Do runs something on the thread and returns what it returns.
 func (t *Thread) Do(something func() error) error {
-	result := make(chan error)
-	t.work <- func() { result <- something() }
-	return <-result
+	result := make(chan error, 1)
+	select {
+	case t.work <- func() { result <- something() }:
+		return <-result
+	case <-t.ended:
+		return ErrEnded
+	}
 }
 
-// End ends the thread. Nothing may be given to it any more.
-func (t *Thread) End() { t.once.Do(func() { close(t.work) }) }
+// End ends the thread, and with it what only it holds: namespaces, and children that asked for it.
+func (t *Thread) End() { t.once.Do(func() { close(t.ended) }) }
