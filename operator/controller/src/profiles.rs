@@ -13,11 +13,12 @@ use crate::{
         conditions::{self, Fact, conditions},
         reason::Reason,
     },
+    world::readable,
 };
 
 /// Writes the status of every profile that it is no longer true of.
 pub async fn tell(context: &Context) -> Result<(), WriteError> {
-    let profiles = context.stores.cost_profiles.state();
+    let profiles = readable(&context.stores.cost_profiles);
     let book = PriceBook::new(profiles.iter().cloned());
     let bills = book.bills(&context.world.lock());
     for profile in &profiles {

@@ -38,6 +38,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, ResourceExt,
+    core::DeserializeGuard,
     runtime::{
         controller::Action,
         reflector::{ObjectRef, Store},
@@ -48,7 +49,7 @@ use crate::{
     client::{WriteError, Writer},
     metrics::Metrics,
     prices::PriceBook,
-    world::{World, pod::Replica},
+    world::{World, pod::Replica, readable},
 };
 use carry_out::carry_out;
 use decide::decide;
@@ -74,7 +75,7 @@ pub struct Stores {
     /// Claims that may hold models.
     pub claims: Store<PersistentVolumeClaim>,
     /// What hardware costs.
-    pub cost_profiles: Store<CostProfile>,
+    pub cost_profiles: Store<DeserializeGuard<CostProfile>>,
 }
 
 /// All that a reconcile works with.
@@ -240,7 +241,7 @@ async fn tell(
         Target::Nothing(problem) => Some(problem.clone()),
         _ => refused,
     };
-    let book = PriceBook::new(context.stores.cost_profiles.state());
+    let book = PriceBook::new(readable(&context.stores.cost_profiles));
     let (pods, position, hourly, usage) = {
         let mut state = context.world.lock();
         let pods = state.replicas_of(&observed.owner.uid);

@@ -17,7 +17,11 @@ use berth_crds::LLMDeployment;
 use berth_planner::{Fleet, NodeName, Occupant, OccupantId, PodKey, queue::Queue};
 use futures::channel::mpsc::UnboundedSender;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{ResourceExt, runtime::reflector::ObjectRef};
+use kube::{
+    ResourceExt,
+    core::DeserializeGuard,
+    runtime::reflector::{ObjectRef, Store},
+};
 use tokio::sync::Notify;
 
 use crate::usage;
@@ -30,10 +34,14 @@ const REMEMBERED: usize = 4096;
 /// A pod that we just created may be missing from a list that began before it.
 const JUST_WRITTEN: Duration = Duration::from_mins(1);
 
+/// A deployment as a watch delivers it. One that this version cannot read (a newer definition, a
+/// newer operator's field) is an error of its own, not the end of the watch.
+pub type Guarded = DeserializeGuard<LLMDeployment>;
+
 /// The world, shared.
 pub struct World {
     state: Mutex<State>,
-    triggers: UnboundedSender<ObjectRef<LLMDeployment>>,
+    triggers: UnboundedSender<ObjectRef<Guarded>>,
     freed: Notify,
 }
 
@@ -59,7 +67,7 @@ pub struct State {
 
 impl World {
     /// An empty world. `triggers` takes every deployment that something happened to.
-    pub fn new(triggers: UnboundedSender<ObjectRef<LLMDeployment>>) -> Self {
+    pub fn new(triggers: UnboundedSender<ObjectRef<Guarded>>) -> Self {
         Self { state: Mutex::default(), triggers, freed: Notify::new() }
     }
 
@@ -136,6 +144,14 @@ impl World {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
+}
+
+/// The objects of a store that could be read.
+pub fn readable<K>(store: &Store<DeserializeGuard<K>>) -> Vec<Arc<K>>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + 'static,
+{
+    store.state().iter().filter_map(|object| object.0.clone().ok()).map(Arc::new).collect()
 }
 
 impl State {

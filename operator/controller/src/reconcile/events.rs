@@ -26,7 +26,7 @@ impl Events {
 
     /// Something that is as it should be.
     pub async fn normal(&self, about: &LLMDeployment, reason: &str, note: String) {
-        self.publish(about, None, EventType::Normal, reason, note).await;
+        self.publish(&about.object_ref(&()), None, EventType::Normal, reason, note).await;
     }
 
     /// Something that was done with a pod. Events of different pods stay apart.
@@ -39,12 +39,18 @@ impl Events {
             name: Some(pod.to_owned()),
             ..ObjectReference::default()
         };
-        self.publish(about, Some(pod), type_, reason, note).await;
+        self.publish(&about.object_ref(&()), Some(pod), type_, reason, note).await;
     }
 
     /// Something that somebody should look at.
     pub async fn warning(&self, about: &LLMDeployment, reason: &str, note: String) {
-        self.publish(about, None, EventType::Warning, reason, note).await;
+        self.publish(&about.object_ref(&()), None, EventType::Warning, reason, note).await;
+    }
+
+    /// An object that cannot be read.
+    pub async fn unreadable(&self, about: &impl Resource<DynamicType = ()>, note: String) {
+        let about = about.object_ref(&());
+        self.publish(&about, None, EventType::Warning, "Unreadable", note).await;
     }
 
     /// What changed from one status to the next.
@@ -83,7 +89,7 @@ impl Events {
 
     async fn publish(
         &self,
-        about: &LLMDeployment,
+        about: &ObjectReference,
         related: Option<ObjectReference>,
         type_: EventType,
         reason: &str,
@@ -106,7 +112,7 @@ impl Events {
             action: "Reconcile".to_owned(),
             secondary: related,
         };
-        if let Err(error) = self.recorder.publish(&event, &about.object_ref(&())).await {
+        if let Err(error) = self.recorder.publish(&event, about).await {
             tracing::warn!(%error, reason, "cannot write an event");
         }
     }

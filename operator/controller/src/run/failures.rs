@@ -6,26 +6,25 @@ use std::{
     time::Duration,
 };
 
-use berth_crds::LLMDeployment;
 use kube::{
     ResourceExt,
     runtime::{controller::Action, reflector::ObjectRef},
 };
 
-use crate::reconcile::Error;
+use crate::{reconcile::Error, world::Guarded};
 
 /// How often each deployment failed in a row.
 #[derive(Clone, Default)]
-pub struct Failures(Arc<Mutex<HashMap<ObjectRef<LLMDeployment>, u32>>>);
+pub struct Failures(Arc<Mutex<HashMap<ObjectRef<Guarded>, u32>>>);
 
 impl Failures {
     /// It went well.
-    pub fn forget(&self, key: &ObjectRef<LLMDeployment>) {
+    pub fn forget(&self, key: &ObjectRef<Guarded>) {
         self.lock().remove(key);
     }
 
     /// Again after 1, 2, 4 … 60 seconds.
-    pub fn again(&self, object: &Arc<LLMDeployment>, error: &Error) -> Action {
+    pub fn again(&self, object: &Arc<Guarded>, error: &Error) -> Action {
         let seconds = {
             let mut failures = self.lock();
             let count = failures.entry(ObjectRef::from_obj(object.as_ref())).or_default();
@@ -42,7 +41,7 @@ impl Failures {
         Action::requeue(Duration::from_secs(seconds))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectRef<LLMDeployment>, u32>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectRef<Guarded>, u32>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

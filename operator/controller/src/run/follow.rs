@@ -16,6 +16,7 @@ use crate::{
     profiles,
     reconcile::Context,
     usage::scrape::{Scraper, Target},
+    world::{Guarded, readable},
 };
 
 /// How often what has been running is charged.
@@ -24,7 +25,7 @@ const CHARGE_EVERY: Duration = Duration::from_secs(15);
 /// Charges what runs, tells what profiles are good for, and makes `/metrics` read the world.
 pub fn cost(
     context: &Arc<Context>,
-    deployments: &Store<LLMDeployment>,
+    deployments: &Store<Guarded>,
     refresh: &Refresh,
     tasks: &mut Tasks,
 ) {
@@ -34,7 +35,7 @@ pub fn cost(
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            let book = PriceBook::new(charging.stores.cost_profiles.state());
+            let book = PriceBook::new(readable(&charging.stores.cost_profiles));
             charging.metrics.charge(&charging.world, &book, Instant::now());
             if let Err(error) = profiles::tell(&charging).await {
                 tracing::warn!(%error, "cannot write the status of a cost profile");
@@ -43,9 +44,9 @@ pub fn cost(
     });
     let (context, deployments) = (Arc::clone(context), deployments.clone());
     let read = move || {
-        let book = PriceBook::new(context.stores.cost_profiles.state());
+        let book = PriceBook::new(readable(&context.stores.cost_profiles));
         context.metrics.charge(&context.world, &book, Instant::now());
-        context.metrics.refresh(&context.world, &book, &deployments.state());
+        context.metrics.refresh(&context.world, &book, &readable(&deployments));
     };
     // It is set once: there is one term of leadership in a process.
     let _ = refresh.set(Box::new(read));
@@ -54,7 +55,7 @@ pub fn cost(
 /// Asks the engines what they served, unless that is off.
 pub fn usage(
     context: &Arc<Context>,
-    deployments: &Store<LLMDeployment>,
+    deployments: &Store<Guarded>,
     interval: Option<Duration>,
     tasks: &mut Tasks,
 ) {
@@ -71,14 +72,14 @@ pub fn usage(
 
 /// For ever: asks the engines what they served, and has those deployments looked at whose status
 /// should say so.
-async fn ask(context: Arc<Context>, deployments: Store<LLMDeployment>, interval: Duration) {
+async fn ask(context: Arc<Context>, deployments: Store<Guarded>, interval: Duration) {
     let scraper = Scraper::default();
     let started = Instant::now();
     let mut tick = tokio::time::interval(interval);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let objects = deployments.state();
+        let objects = readable(&deployments);
         let targets = targets(&context, &objects);
         let round = scraper
             .round(targets, |target, error| {

@@ -3,12 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::bail;
-use berth_crds::{LLMDeployment, names};
+use berth_crds::names;
 use futures::{StreamExt, channel::mpsc};
 use kube::{
-    Api, Client,
+    Api, Client, ResourceExt,
+    core::error_boundary::InvalidObject,
     runtime::{
-        Controller, controller,
+        Controller,
+        controller::{self, Action},
         events::{Recorder, Reporter},
         reflector::ObjectRef,
     },
@@ -22,7 +24,7 @@ use crate::{
     leader::Leadership,
     metrics::Metrics,
     reconcile::{Context, Stores, events::Events, reconcile, resolve::Defaults},
-    world::{self, World, watch::config},
+    world::{self, Guarded, World, watch::config},
 };
 
 /// What a leader works with.
@@ -87,7 +89,7 @@ pub async fn lead(leader: Leader) -> anyhow::Result<()> {
     }
     tracing::info!("every cache is synced; reconciling");
 
-    let controller = Controller::new(Api::<LLMDeployment>::all(client), config(None))
+    let controller = Controller::new(Api::<Guarded>::all(client), config(None))
         .with_config(controller::Config::default().concurrency(args.concurrency))
         .reconcile_on(triggered)
         .reconcile_all_on(futures::stream::unfold(prices_changed, |changed| async move {
@@ -114,13 +116,15 @@ pub async fn lead(leader: Leader) -> anyhow::Result<()> {
             let _ = stopped.wait_for(|stopped| *stopped).await;
         })
         .run(
-            move |object, context| {
+            move |object: Arc<Guarded>, context| {
                 let failures = remembered.clone();
                 async move {
-                    let key = ObjectRef::from_obj(object.as_ref());
-                    let result = reconcile(object, context).await;
+                    let result = match &object.0 {
+                        Ok(deployment) => reconcile(Arc::new(deployment.clone()), context).await,
+                        Err(invalid) => Ok(left_alone(&object, invalid, &context).await),
+                    };
                     if result.is_ok() {
-                        failures.forget(&key);
+                        failures.forget(&ObjectRef::from_obj(object.as_ref()));
                     }
                     result
                 }
@@ -144,6 +148,16 @@ pub async fn lead(leader: Leader) -> anyhow::Result<()> {
         () = reconciling => Ok(()),
         Some(ended) = tasks.join_next() => bail!("{} ended", ended?),
     }
+}
+
+/// Says that a deployment cannot be read. Its pods go on; a change of it brings us back.
+async fn left_alone(object: &Guarded, invalid: &InvalidObject, context: &Context) -> Action {
+    let note = format!(
+        "this version of Berth cannot read the object, and leaves it and its pods alone: {invalid}"
+    );
+    tracing::warn!(namespace = object.namespace(), deployment = object.name_any(), note);
+    context.events.unreadable(object, note).await;
+    Action::await_change()
 }
 
 /// Waits until every cache holds all there is.

@@ -9,7 +9,7 @@ use k8s_openapi::api::{
     policy::v1::PodDisruptionBudget,
     scheduling::v1::PriorityClass,
 };
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt, core::DeserializeGuard};
 use tokio::sync::Notify;
 
 use super::{Tasks, named};
@@ -68,7 +68,7 @@ pub fn stores(
     tasks.spawn(named("the watch of volume claims", task));
     let changed = Arc::clone(prices_changed);
     let (cost_profiles, task) = world::watch::store(
-        Api::<CostProfile>::all(client.clone()),
+        Api::<DeserializeGuard<CostProfile>>::all(client.clone()),
         config(None),
         watches.clone(),
         move |_| changed.notify_one(),
