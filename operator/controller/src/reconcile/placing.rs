@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use berth_crds::llm_deployment::{Placement as Asked, Strategy, Toleration, Vendor};
 use berth_planner::{
-    NodeName, OccupantId, Overlay, Placement, Refusal, RefusalReason, Request, could_ever, place,
+    Gpus, NodeName, OccupantId, Overlay, Placement, Refusal, Request, could_ever, place,
 };
 use berth_render::{Template, revision::hash, vendor};
 
@@ -204,7 +204,7 @@ fn at_context(
         // Nothing ever fits: tell of the most GPUs that a node has, where each needs the least.
         let nearness = |misfit: &Misfit| {
             let gpus = i64::from(misfit.request.gpus);
-            if has_too_few_gpus(misfit) { (0, -gpus) } else { (1, gpus) }
+            if gpus > most_gpus(overlay, &misfit.request) { (0, -gpus) } else { (1, gpus) }
         };
         (0..misfits.len()).rev().max_by_key(|&index| nearness(&misfits[index]))
     });
@@ -214,13 +214,15 @@ fn at_context(
     })
 }
 
-/// Whether no node that may be used has so many GPUs.
-fn has_too_few_gpus(misfit: &Misfit) -> bool {
-    misfit
-        .refusal
-        .nearest
-        .as_ref()
-        .is_none_or(|nearest| matches!(nearest.reason, RefusalReason::TooFewGpus { .. }))
+/// The most GPUs that one node has of the vendor and products asked for.
+fn most_gpus(overlay: &Overlay<'_>, request: &Request) -> i64 {
+    let wanted = |gpus: &&Gpus| {
+        let product = |product: &String| product.eq_ignore_ascii_case(&gpus.product);
+        request.vendor.is_none_or(|vendor| vendor == gpus.vendor)
+            && (request.products.is_empty() || request.products.iter().any(product))
+    };
+    let gpus = overlay.fleet().nodes().filter_map(|node| node.gpus.as_ref());
+    gpus.filter(wanted).map(|gpus| i64::from(gpus.count)).max().unwrap_or(0)
 }
 
 /// Beside free GPUs, or failing that in place of the pod that is to be replaced.

@@ -1,0 +1,253 @@
+//! What status says, as people and as kstatus, Flux and Argo CD read it.
+
+mod common;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use berth_crds::{LLMDeployment, LLMDeploymentStatus, llm_deployment::ReplicaPhase};
+use berth_operator::{
+    reconcile::{
+        placing::{Misfit, Terms, place_first},
+        problem::Problem,
+        report::{Seen, report},
+        resolve::resolve,
+    },
+    world::pod::{Progress, Replica},
+};
+use berth_planner::{DeploymentId, NodeName, Overlay, PodKey};
+use berth_render::Template;
+use berth_units::Bytes;
+use common::{defaults, deployment, fleet, need, node};
+use k8s_openapi::jiff::Timestamp;
+use serde_json::json;
+
+const READY: Progress = Progress::Ready { since: 0 };
+
+fn asked(replicas: u32) -> LLMDeployment {
+    deployment(json!({"model": {"uri": "hf://Qwen/Qwen2.5-7B-Instruct"}, "replicas": replicas}))
+}
+
+fn template() -> Template {
+    let wish = resolve(&asked(1), &defaults(), None).unwrap();
+    wish.template(wish.contexts[0], 1, wish.vendors[0]).unwrap()
+}
+
+fn pod(revision: &str, replica: u32, progress: Progress) -> Arc<Replica> {
+    let name = format!("llm-{revision}-{replica}-0-0");
+    Arc::new(Replica {
+        key: PodKey::new("team", name.clone()),
+        uid: name,
+        deployment: DeploymentId::new("team", "llm", "owner"),
+        revision: revision.to_owned(),
+        replica,
+        attempt: 0,
+        node: NodeName::from("gpu-1"),
+        claim: berth_render::Claim {
+            gpus: 1,
+            bytes_per_gpu: Bytes::gib(75),
+            product: "H100".to_owned(),
+        },
+        replaces: None,
+        progress,
+        address: None,
+        deleting: false,
+        gone_by: None,
+        created: 0,
+    })
+}
+
+fn misfit() -> Misfit {
+    let fleet = fleet([node("gpu-1", "H100", 1, Bytes::gib(8))]);
+    let wish = resolve(&asked(1), &defaults(), None).unwrap();
+    *place_first(&Overlay::new(&fleet), &wish, &need(), &Terms::default()).unwrap_err()
+}
+
+/// A report on a deployment whose newest revision is `new`.
+fn status(
+    deployment: &LLMDeployment,
+    pods: &[Arc<Replica>],
+    misfits: &[Misfit],
+    problem: Option<&Problem>,
+) -> LLMDeploymentStatus {
+    report(&Seen {
+        deployment,
+        pods,
+        revision: Some("new"),
+        shown: Some(("new", &template())),
+        model: None,
+        problem,
+        misfits,
+        position: (!misfits.is_empty()).then_some(0),
+        hourly: Some(("2.00 EUR".to_owned(), true)),
+        usage: None,
+        now: Timestamp::UNIX_EPOCH,
+    })
+}
+
+/// Conditions as `type=status/reason`.
+fn conditions(status: &LLMDeploymentStatus) -> BTreeMap<&str, String> {
+    let conditions = status.conditions.iter();
+    conditions.map(|c| (c.type_.as_str(), format!("{}/{}", c.status, c.reason))).collect()
+}
+
+#[track_caller]
+fn says(status: &LLMDeploymentStatus, expected: &[(&str, &str)]) {
+    let expected: BTreeMap<&str, String> =
+        expected.iter().map(|(type_, text)| (*type_, (*text).to_owned())).collect();
+    assert_eq!(conditions(status), expected);
+    assert!(status.conditions.iter().all(|c| c.observed_generation == Some(1)));
+}
+
+#[test]
+fn all_that_is_wanted_answers() {
+    let status = status(&asked(2), &[pod("new", 0, READY), pod("new", 1, READY)], &[], None);
+    says(
+        &status,
+        &[
+            ("Ready", "True/Ready"),
+            ("Progressing", "False/Complete"),
+            ("Placed", "True/AllReplicasPlaced"),
+            ("Degraded", "False/NoReplicaFails"),
+        ],
+    );
+    assert_eq!(status.ready.as_deref(), Some("2/2"));
+    assert_eq!((status.gpus, status.vram.as_deref()), (2, Some("150.0 GiB")));
+    assert_eq!(status.endpoint.as_deref(), Some("http://llm.team.svc/v1"));
+}
+
+#[test]
+fn an_old_pod_never_fills_the_count() {
+    let pods = [pod("old", 0, READY), pod("new", 1, READY)];
+    let status = status(&asked(2), &pods, &[], None);
+    says(
+        &status,
+        &[
+            ("Ready", "False/RollingOut"),
+            ("Progressing", "True/RollingOut"),
+            ("Placed", "True/AllReplicasPlaced"),
+            ("Degraded", "False/NoReplicaFails"),
+            ("Reconciling", "True/RollingOut"),
+        ],
+    );
+    let counts = (status.replicas, status.updated_replicas, status.available_replicas);
+    assert_eq!(counts, (2, 1, 1));
+}
+
+#[test]
+fn what_waits_says_where_it_stands_and_what_for() {
+    let misfits = [misfit()];
+    let status = status(&asked(1), &[], &misfits, None);
+    says(
+        &status,
+        &[
+            ("Ready", "False/InsufficientVRAM"),
+            ("Progressing", "False/InsufficientVRAM"),
+            ("Placed", "False/InsufficientVRAM"),
+            ("Degraded", "False/NoReplicaFails"),
+            ("Stalled", "True/InsufficientVRAM"),
+        ],
+    );
+    let queue = status.queue.unwrap();
+    assert_eq!((queue.position, queue.replicas), (1, 1));
+    assert!(queue.waiting_for.starts_with("1 GPU with "), "{}", queue.waiting_for);
+}
+
+#[test]
+fn what_waits_for_something_that_will_come_is_not_stalled() {
+    let misfits = [Misfit { ever: true, ..misfit() }];
+    let status = status(&asked(1), &[], &misfits, None);
+    assert_eq!(conditions(&status)["Reconciling"], "True/InsufficientVRAM");
+    assert!(!conditions(&status).contains_key("Stalled"));
+}
+
+#[test]
+fn a_blocked_rollout_says_so_while_the_old_revision_serves() {
+    let misfits = [Misfit { ever: true, ..misfit() }];
+    let status = status(&asked(1), &[pod("old", 0, READY)], &misfits, None);
+    assert_eq!(conditions(&status)["Ready"], "False/RolloutBlocked");
+    assert_eq!(conditions(&status)["Placed"], "True/AllReplicasPlaced");
+    assert!(status.resolved.is_some());
+}
+
+#[test]
+fn a_bad_edit_stalls_and_what_serves_stays_in_sight() {
+    let problem = Problem::ContextTooLong("too long".to_owned());
+    let status = status(&asked(1), &[pod("new", 0, READY)], &[], Some(&problem));
+    says(
+        &status,
+        &[
+            ("Ready", "False/ContextTooLong"),
+            ("Progressing", "False/ContextTooLong"),
+            ("Placed", "True/AllReplicasPlaced"),
+            ("Degraded", "False/NoReplicaFails"),
+            ("Stalled", "True/ContextTooLong"),
+        ],
+    );
+    assert_eq!(status.ready_replicas, 1);
+}
+
+#[test]
+fn a_failing_replica_is_named_with_the_kubelets_reason() {
+    let failing = Progress::Failing {
+        reason: "CrashLoopBackOff".to_owned(),
+        message: "container engine ended with code 1".to_owned(),
+    };
+    let status = status(&asked(2), &[pod("new", 0, READY), pod("new", 1, failing)], &[], None);
+    assert_eq!(conditions(&status)["Ready"], "False/CrashLoopBackOff");
+    assert_eq!(conditions(&status)["Degraded"], "True/CrashLoopBackOff");
+    let message = &status.conditions[0].message;
+    assert!(message.contains("llm-new-1-0-0"), "{message}");
+    assert_eq!(status.placements[1].phase, ReplicaPhase::Failing);
+}
+
+#[test]
+fn nothing_wanted_is_ready_and_suspended_says_so() {
+    let none = status(&asked(0), &[], &[], None);
+    assert_eq!(conditions(&none)["Ready"], "True/ScaledToZero");
+    let mut suspended = asked(3);
+    suspended.spec.suspend = true;
+    let status = status(&suspended, &[], &[], None);
+    assert_eq!(conditions(&status)["Ready"], "True/Suspended");
+    assert_eq!(status.ready.as_deref(), Some("0/0"));
+    assert_eq!(status.endpoint, None);
+}
+
+#[test]
+fn a_second_look_at_the_same_says_the_same() {
+    let mut deployment = asked(1);
+    let pods = [pod("new", 0, Progress::Loading)];
+    let first = status(&deployment, &pods, &[], None);
+    deployment.status = Some(first.clone());
+    let later = report(&Seen { now: Timestamp::now(), ..seen(&deployment, &pods) });
+    assert_eq!(later, first, "times stay where the truth did not change");
+}
+
+fn seen<'a>(deployment: &'a LLMDeployment, pods: &'a [Arc<Replica>]) -> Seen<'a> {
+    // Leaked: a test's template lives as long as the test.
+    let template: &'static Template = Box::leak(Box::new(template()));
+    Seen {
+        deployment,
+        pods,
+        revision: Some("new"),
+        shown: Some(("new", template)),
+        model: None,
+        problem: None,
+        misfits: &[],
+        position: None,
+        hourly: Some(("2.00 EUR".to_owned(), true)),
+        usage: None,
+        now: Timestamp::UNIX_EPOCH,
+    }
+}
+
+#[test]
+fn a_cost_that_moved_a_little_is_left_as_it_was() {
+    let mut deployment = asked(1);
+    let pods = [pod("new", 0, READY)];
+    deployment.status = Some(status(&deployment, &pods, &[], None));
+    for (now, shown) in [("2.05 EUR", "2.00 EUR"), ("2.20 EUR", "2.20 EUR")] {
+        let hourly = Some((now.to_owned(), true));
+        let later = report(&Seen { hourly, ..seen(&deployment, &pods) });
+        assert_eq!(later.cost.unwrap().hourly, shown);
+    }
+}
