@@ -1,0 +1,176 @@
+//! The command line.
+
+use std::{env, net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args as Group, Parser, Subcommand};
+use reqwest::Url;
+
+use crate::{
+    error::Error,
+    fetch::Request,
+    name::{Repository, Revision},
+    retry::Policy,
+    settings::{Settings, Token, endpoint},
+};
+
+/// Brings a model's files onto a node, before the engine starts.
+#[derive(Debug, Parser)]
+#[command(name = "berth-fetch", version)]
+pub struct Args {
+    /// File that gets the last word; left alone if it is not there.
+    #[arg(long, global = true, default_value = "/dev/termination-log")]
+    pub termination_message: PathBuf,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Downloads from a Hugging Face hub, or a mirror that speaks its file API.
+    #[command(args_override_self = true)]
+    Hub(Box<HubArgs>),
+    /// Reads all files of a directory and compares them with the manifest.
+    Verify {
+        /// The model's directory.
+        #[arg(long, value_name = "DIR")]
+        into: PathBuf,
+    },
+}
+
+/// What to download, and how.
+#[derive(Debug, Group)]
+pub struct HubArgs {
+    /// Repository.
+    #[arg(long, value_name = "ORG/NAME")]
+    pub repository: Repository,
+
+    /// Branch, tag or commit. A branch stands for one commit from the first download on.
+    #[arg(long, default_value = "main")]
+    pub revision: Revision,
+
+    /// Name of one file, or a pattern with * and ?; without it, what an engine needs.
+    #[arg(long, value_name = "PATTERN")]
+    pub files: Option<String>,
+
+    /// The model's directory. Each commit needs one of its own.
+    #[arg(long, value_name = "DIR")]
+    pub into: PathBuf,
+
+    /// The hub.
+    #[arg(
+        long,
+        env = "HF_ENDPOINT",
+        hide_env_values = true,
+        default_value = "https://huggingface.co",
+        value_parser = endpoint
+    )]
+    pub endpoint: Url,
+
+    /// Environment variable with the token.
+    #[arg(long, value_name = "NAME", default_value = "HF_TOKEN")]
+    pub token_env: String,
+
+    /// Use no network: the files are in the directory, or it is an error.
+    #[arg(long)]
+    pub offline: bool,
+
+    /// Address of /metrics.
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
+
+    /// Files at once.
+    #[arg(long, default_value = "4", value_parser = clap::value_parser!(u8).range(1..=32))]
+    pub parallel: u8,
+
+    /// How long no byte may come until an attempt has failed.
+    #[arg(long, value_name = "SPAN", default_value = "60s", value_parser = span)]
+    pub timeout: Duration,
+
+    /// Attempts in a row that bring nothing until it is given up.
+    #[arg(long, default_value = "6", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub attempts: u32,
+
+    /// Pause after the first failed attempt; it doubles with each further one, up to 30s.
+    #[arg(long, value_name = "SPAN", default_value = "1s", value_parser = span)]
+    pub pause: Duration,
+
+    /// Certificates to trust besides the system's, in PEM.
+    #[arg(long, value_name = "PEM")]
+    pub ca_file: Option<PathBuf>,
+}
+
+impl HubArgs {
+    /// The request; reads the token from the environment.
+    pub fn request(&self) -> Result<Request, Error> {
+        let token = match env::var(&self.token_env) {
+            Ok(secret) => Token::new(&secret)?,
+            Err(_) => None,
+        };
+        Ok(Request {
+            repository: self.repository.clone(),
+            revision: self.revision.clone(),
+            files: self.files.clone(),
+            directory: self.into.clone(),
+            offline: self.offline,
+            parallel: self.parallel.into(),
+            settings: Settings {
+                endpoint: self.endpoint.clone(),
+                token,
+                timeout: self.timeout,
+                ca_file: self.ca_file.clone(),
+            },
+            policy: Policy { attempts: self.attempts, pause: self.pause },
+        })
+    }
+}
+
+/// A span of time: `500ms`, `30s`, `5m`.
+fn span(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no span of time such as 30s");
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (count, unit) = text.split_at(digits);
+    let count: u32 = count.parse().map_err(|_| wrong())?;
+    let unit = match unit {
+        "ms" => Duration::from_millis(1),
+        "s" => Duration::from_secs(1),
+        "m" => Duration::from_mins(1),
+        _ => return Err(wrong()),
+    };
+    if count == 0 { Err(wrong()) } else { Ok(unit * count) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn spans_of_time() {
+        assert_eq!(span("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(span("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(span("5m"), Ok(Duration::from_mins(5)));
+        for wrong in ["", "5", "s", "-1s", "1.5s", "0s", "99999999999s", "1h2"] {
+            assert!(span(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused_before_anything_is_done() {
+        let parse = |repository: &str, more: &[&str]| {
+            let base = ["berth-fetch", "hub", "--into", "/x", "--repository", repository];
+            Args::try_parse_from(base.iter().chain(more))
+        };
+        assert!(parse("org/name", &[]).is_ok());
+        assert!(parse("name", &[]).is_err());
+        assert!(parse("org/name", &["--revision", "../x"]).is_err());
+        assert!(parse("org/name", &["--endpoint", "https://u:p@x"]).is_err());
+    }
+}

@@ -1,0 +1,334 @@
+//! One request: redirects followed with care, failures sorted into those worth another attempt and
+//! those that are not, no more of an answer held than is asked for.
+
+use std::{
+    error::Error as StdError,
+    time::{Duration, SystemTime},
+};
+
+use reqwest::{
+    Client, Method, Response, StatusCode, Url,
+    header::{self, HeaderMap},
+    redirect::Policy,
+};
+
+use crate::{
+    checksum::Checksum,
+    error::{Cause, Error, Failure},
+    settings::{Settings, Token},
+    tls,
+};
+
+/// Redirects that are followed; the hub itself needs two or three.
+const MAX_REDIRECTS: usize = 10;
+
+/// The longest wait for a connection.
+const CONNECT: Duration = Duration::from_secs(20);
+
+/// A client of one hub.
+pub struct Http {
+    client: Client,
+    settings: Settings,
+    /// Whether there is any certificate authority to trust.
+    trusts_somebody: bool,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub enum Ask {
+    /// The content, from this byte on.
+    Content(u64),
+    /// Headers only.
+    Headers,
+}
+
+/// An answer with a status of success; for [`Ask::Headers`] it may be a redirect to elsewhere.
+pub struct Answer {
+    /// The answer.
+    pub response: Response,
+    /// Who gave it.
+    pub host: String,
+    /// What the hub said about the file on the way.
+    pub linked: Linked,
+}
+
+/// What the hub's headers say about a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Linked {
+    /// The commit it is from.
+    pub commit: Option<String>,
+    /// The checksum, said on purpose (`X-Linked-Etag`).
+    pub checksum: Option<Checksum>,
+    /// Where that is not there: what the `ETag` looks like.
+    pub etag: Option<Checksum>,
+    /// Bytes.
+    pub size: Option<u64>,
+}
+
+impl Linked {
+    fn learn(&mut self, headers: &HeaderMap, status: StatusCode) {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let checksum = |name: &str| text(name).and_then(Checksum::parse);
+        let fill = |place: &mut Option<Checksum>, value| *place = place.take().or(value);
+        fill(
+            &mut self.checksum,
+            checksum("x-linked-etag").or_else(|| checksum("x-checksum-sha256")),
+        );
+        self.size = self.size.or_else(|| text("x-linked-size").and_then(|size| size.parse().ok()));
+        if self.commit.is_none() {
+            self.commit = text("x-repo-commit").map(|commit| commit.chars().take(64).collect());
+        }
+        if status == StatusCode::OK {
+            fill(&mut self.etag, checksum("etag"));
+            self.size = self.size.or_else(|| text("content-length").and_then(|s| s.parse().ok()));
+        }
+    }
+}
+
+/// A refusal, for the caller to put into words.
+pub struct Refused {
+    /// The status.
+    pub status: StatusCode,
+    /// Who refuses.
+    pub host: String,
+    /// The hub's own word for it.
+    pub code: Option<String>,
+    /// Whether the token was sent.
+    pub token: bool,
+}
+
+impl Http {
+    /// A client; reads certificates.
+    pub fn new(settings: Settings) -> Result<Self, Error> {
+        let (tls, trusts_somebody) = tls::config(settings.ca_file.as_deref())?;
+        let client = Client::builder()
+            .tls_backend_preconfigured(tls)
+            .redirect(Policy::none())
+            .referer(false)
+            .connect_timeout(CONNECT.min(settings.timeout))
+            .user_agent(concat!("berth-fetch/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| Error::Usage(format!("no HTTP client: {}", error.without_url())))?;
+        Ok(Self { client, settings, trusts_somebody })
+    }
+
+    /// Who the hub is, for people.
+    pub fn host(&self) -> String {
+        host(&self.settings.endpoint)
+    }
+
+    /// How long nothing may come.
+    pub fn timeout(&self) -> Duration {
+        self.settings.timeout
+    }
+
+    /// An address at the hub.
+    pub fn url<'a>(&self, segments: impl IntoIterator<Item = &'a str>) -> Url {
+        let mut url = self.settings.endpoint.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(segments);
+        }
+        url
+    }
+
+    /// Asks once, follows redirects, and leaves refusals to `refused`.
+    pub async fn ask(
+        &self,
+        mut url: Url,
+        ask: Ask,
+        refused: impl Fn(Refused) -> Error,
+    ) -> Result<Answer, Failure> {
+        let home = self.settings.endpoint.origin();
+        // Once away from the hub the token stays behind, even if the way leads back.
+        let mut at_home = true;
+        let mut linked = Linked::default();
+        for _ in 0..=MAX_REDIRECTS {
+            let response = self.send(&url, ask, at_home).await?;
+            let (status, host) = (response.status(), host(&url));
+            if at_home {
+                linked.learn(response.headers(), status);
+            }
+            if status.is_success() {
+                return Ok(Answer { response, host, linked });
+            }
+            if !status.is_redirection() {
+                let token = at_home && self.settings.token.is_some();
+                return Err(refusal(&response, host, token, refused));
+            }
+            url = target(&url, &response)?;
+            at_home &= url.origin() == home;
+            // Signed addresses are signed for one method.
+            if matches!(ask, Ask::Headers) && !at_home {
+                return Ok(Answer { response, host, linked });
+            }
+        }
+        Err(Error::Nonsense(format!(
+            "{} redirects in a circle, or more than {MAX_REDIRECTS} times",
+            self.host()
+        ))
+        .into())
+    }
+
+    async fn send(&self, url: &Url, ask: Ask, at_home: bool) -> Result<Response, Failure> {
+        let method = match ask {
+            Ask::Content(_) => Method::GET,
+            Ask::Headers => Method::HEAD,
+        };
+        let mut request = self
+            .client
+            .request(method, url.clone())
+            // Compressed, no byte would be where it is asked for.
+            .header(header::ACCEPT_ENCODING, "identity");
+        if let Ask::Content(from @ 1..) = ask {
+            request = request.header(header::RANGE, format!("bytes={from}-"));
+        }
+        if let Some(Token(token)) = self.settings.token.as_ref().filter(|_| at_home) {
+            request = request.header(header::AUTHORIZATION, token.clone());
+        }
+        match tokio::time::timeout(self.settings.timeout, request.send()).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(self.unreachable(&error, host(url))),
+            Err(_) => Err(Cause::Stalled(self.settings.timeout).into()),
+        }
+    }
+
+    /// The whole content, which must not be larger than `limit`.
+    pub async fn content(&self, mut answer: Answer, limit: usize) -> Result<Vec<u8>, Failure> {
+        let mut content = Vec::new();
+        let all = async {
+            while let Some(chunk) = answer
+                .response
+                .chunk()
+                .await
+                .map_err(|error| Cause::Connection(last_cause(&error)))?
+            {
+                if content.len() + chunk.len() > limit {
+                    return Err(Failure::from(Error::Nonsense(format!(
+                        "{} answers with more than {limit} bytes where a list of files was asked for",
+                        answer.host
+                    ))));
+                }
+                content.extend_from_slice(&chunk);
+            }
+            Ok(())
+        };
+        match tokio::time::timeout(self.settings.timeout, all).await {
+            Ok(done) => done.map(|()| content),
+            Err(_) => Err(Cause::Stalled(self.settings.timeout).into()),
+        }
+    }
+
+    fn unreachable(&self, error: &reqwest::Error, host: String) -> Failure {
+        let Some(why) = tls::untrusted(error) else {
+            return Cause::Connection(last_cause(error)).into();
+        };
+        let remedy = if self.trusts_somebody {
+            "give the authority that signed it with --ca-file"
+        } else {
+            "this image holds no certificate authorities, so give one with --ca-file"
+        };
+        Error::Untrusted { host, why, remedy }.into()
+    }
+}
+
+fn refusal(
+    response: &Response,
+    host: String,
+    token: bool,
+    refused: impl Fn(Refused) -> Error,
+) -> Failure {
+    let status = response.status();
+    let cause = match status.as_u16() {
+        429 => Cause::Throttled,
+        code @ (408 | 416 | 425 | 500..) => Cause::Status(code),
+        _ => {
+            let code = response.headers().get("x-error-code").and_then(|code| code.to_str().ok());
+            return refused(Refused { status, host, code: code.map(ToOwned::to_owned), token })
+                .into();
+        }
+    };
+    Failure::Transient { cause, retry_after: retry_after(response.headers(), SystemTime::now()) }
+}
+
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    httpdate::parse_http_date(text).ok()?.duration_since(now).ok()
+}
+
+/// Where a redirect leads.
+fn target(from: &Url, response: &Response) -> Result<Url, Error> {
+    let wrong =
+        |why: &str| Error::Nonsense(format!("{} answers with a redirect {why}", host(from)));
+    let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
+    let location = location.ok_or_else(|| wrong("that leads nowhere"))?;
+    let mut url = from.join(location).map_err(|_| wrong("that leads nowhere"))?;
+    match (from.scheme(), url.scheme()) {
+        ("https", "https") | ("http", "http" | "https") => {}
+        ("https", "http") => return Err(wrong("from https to http, which is refused")),
+        _ => return Err(wrong("to something that is not http")),
+    }
+    // They would be sent.
+    if url.set_username("").is_err() || url.set_password(None).is_err() {
+        return Err(wrong("that leads nowhere"));
+    }
+    Ok(url)
+}
+
+/// Host and port; the rest of an address may hold secrets.
+fn host(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// What is at the bottom of an error.
+pub fn last_cause(error: &reqwest::Error) -> String {
+    let mut last: &dyn StdError = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    // The outermost text alone holds the address.
+    let text = if last.source().is_none() && last.is::<reqwest::Error>() {
+        "the request failed".to_owned()
+    } else {
+        last.to_string()
+    };
+    text.chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_says_when_to_come_back() {
+        let asked = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RETRY_AFTER, text.parse().unwrap());
+            let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+            retry_after(&headers, now).map(|asked| asked.as_secs())
+        };
+        assert_eq!(asked("7"), Some(7));
+        assert_eq!(asked("Sun, 06 Nov 1994 08:50:37 GMT"), Some(60));
+        assert_eq!(asked("Sun, 06 Nov 1994 08:48:37 GMT"), None);
+        assert_eq!(asked("soon"), None);
+        assert_eq!(asked("-1"), None);
+    }
+
+    #[test]
+    fn headers_of_the_hub() {
+        let sha256 = "cd".repeat(32);
+        let mut headers = HeaderMap::new();
+        headers.insert("x-linked-etag", format!("\"{sha256}\"").parse().unwrap());
+        headers.insert("x-linked-size", "9".parse().unwrap());
+        headers.insert("x-repo-commit", "abc".parse().unwrap());
+        headers.insert("content-length", "1".parse().unwrap());
+        let mut linked = Linked::default();
+        linked.learn(&headers, StatusCode::FOUND);
+        assert_eq!(linked.checksum, Some(Checksum::Sha256([0xcd; 32])));
+        assert_eq!((linked.size, linked.commit.as_deref()), (Some(9), Some("abc")));
+        assert_eq!(linked.etag, None);
+    }
+}

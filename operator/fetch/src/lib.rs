@@ -1,0 +1,53 @@
+//! Brings a model's files onto a node before its engine starts: the init step of an engine's pod.
+//!
+//! It runs in the tenant's pod with the tenant's token, without privileges, on a volume that other
+//! pods may share. What it leaves is a directory with the files as the hub names them, and
+//! `.berth/manifest.json`, written last: where it is, all files are, and nothing is asked of the
+//! network again.
+//!
+//! [`fetch`] tells the story; [`name`], [`pattern`], [`select`], [`listing`], [`checksum`] and
+//! [`retry`] are pure; [`settings`], [`tls`], [`http`], [`hub`] and [`transfer`] talk to the hub; [`partial`],
+//! [`manifest`], [`lock`] and [`disk`] to the volume.
+//!
+//! # Exit codes
+//!
+//! | code | meaning | worth another try |
+//! |---|---|---|
+//! | 0 | the files are there | |
+//! | 1 | an error of the volume, or `verify` found damage | perhaps |
+//! | 2 | wrong usage | no |
+//! | 10 | `--offline`, and the files are not there | no |
+//! | 11 | 401 or 403 | once the secret has changed |
+//! | 12 | no such repository, revision or file | no |
+//! | 13 | the volume is full | once there is room |
+//! | 14 | wrong checksum | perhaps |
+//! | 15 | the network or the mirror failed again and again | yes |
+//! | 16 | an answer that no hub gives | no |
+//! | 17 | the directory holds another model or commit | no |
+//! | 18 | a certificate that is not trusted | no |
+//! | 143 | stopped by a signal | yes |
+//!
+//! The last line on stderr says it in one sentence, and so does the termination message.
+
+pub mod args;
+pub mod checksum;
+pub mod disk;
+pub mod error;
+pub mod fetch;
+pub mod http;
+pub mod hub;
+pub mod layout;
+pub mod listing;
+pub mod lock;
+pub mod manifest;
+pub mod metrics;
+pub mod name;
+pub mod partial;
+pub mod pattern;
+pub mod progress;
+pub mod retry;
+pub mod select;
+pub mod settings;
+pub mod tls;
+pub mod transfer;
+pub mod verify;

@@ -1,0 +1,13 @@
+//! The binary against a mirror that speaks the hub's file API, and misbehaves on demand. Everything
+//! is on loopback, on ports that are free.
+
+mod cache;
+mod disk;
+mod faults;
+mod memory;
+mod mirror;
+mod resume;
+mod run;
+mod selection;
+mod tls;
+mod together;
