@@ -66,7 +66,7 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = kube::core::Rule::new("!has(self.engine) || !has(self.engine.type) || self.engine.type != 'VLLM' || !self.model.uri.lowerAscii().contains('gguf')")
+    validation = kube::core::Rule::new("!has(self.engine) || !has(self.engine.type) || self.engine.type != 'VLLM' || !self.model.uri.lowerAscii().contains('gguf') && (!has(self.model.files) || !self.model.files.lowerAscii().contains('gguf'))")
         .message("engine.type VLLM does not serve GGUF files; use engine.type LlamaCpp or leave it out"),
 )]
 pub struct LLMDeploymentSpec {

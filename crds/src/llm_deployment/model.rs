@@ -16,6 +16,9 @@ use super::Facts;
     validation = kube::core::Rule::new("!self.uri.contains('/../') && !self.uri.endsWith('/..')")
         .message("model.uri must not contain '..'")
         .field_path(".uri"),
+    validation = kube::core::Rule::new("!has(self.files) || !self.files.contains('..')")
+        .message("model.files must not contain '..'")
+        .field_path(".files"),
     validation = kube::core::Rule::new("!has(self.revision) || self.uri.startsWith('hf://')")
         .message("model.revision is only for hf:// models; pin others in the uri itself")
         .field_path(".revision"),

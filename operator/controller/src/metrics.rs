@@ -200,7 +200,7 @@ impl Metrics {
         deployments: &[std::sync::Arc<LLMDeployment>],
     ) {
         let state = world.lock();
-        self.queued.set(i64::try_from(state.queue.len()).unwrap_or(i64::MAX));
+        self.queued.set(i64::try_from(state.queue().len()).unwrap_or(i64::MAX));
         self.fleet.refresh(&state.fleet);
         self.deployments.refresh(&state, deployments);
         let bills = book.bills(&state);

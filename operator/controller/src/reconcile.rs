@@ -147,7 +147,7 @@ async fn steps(deployment: &Arc<LLMDeployment>, context: &Context) -> Result<Act
     let (namespace, name) = (deployment.namespace().unwrap_or_default(), deployment.name_any());
     if deployment.metadata.deletion_timestamp.is_some() {
         // Its objects go with it: the garbage collector follows their owner references.
-        context.world.lock().forget(&namespace, &name);
+        context.world.update(|state| state.forget(&namespace, &name));
         return Ok(Action::await_change());
     }
     let uid = deployment.uid().unwrap_or_default();
@@ -252,7 +252,7 @@ async fn tell(
             let Owner { namespace, name, .. } = &observed.owner;
             context.metrics.cost_per_million_tokens(namespace, name, usage.priced_tokens())
         });
-        (pods, state.queue.position(&observed.id), hourly, usage)
+        (pods, state.queue().position(&observed.id), hourly, usage)
     };
     let model = match (known_wish, shown) {
         (Some(wish), _) => Some(wish.model.clone()),

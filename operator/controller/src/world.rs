@@ -14,7 +14,10 @@ use std::{
 };
 
 use berth_crds::LLMDeployment;
-use berth_planner::{Fleet, NodeName, Occupant, OccupantId, PodKey, queue::Queue};
+use berth_planner::{
+    DeploymentId, Fleet, NodeName, Occupant, OccupantId, PodKey,
+    queue::{Queue, Waiting},
+};
 use futures::channel::mpsc::UnboundedSender;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
@@ -31,6 +34,8 @@ use pod::Replica;
 const AVOID: Duration = Duration::from_mins(5);
 /// Pods that are gone are remembered, so that a late answer does not bring them back.
 const REMEMBERED: usize = 4096;
+/// Places in the queue that are shown exactly, or in tens.
+const NEAR_THE_HEAD: usize = 100;
 /// A pod that we just created may be missing from a list that began before it.
 const JUST_WRITTEN: Duration = Duration::from_mins(1);
 
@@ -43,6 +48,7 @@ pub struct World {
     state: Mutex<State>,
     triggers: UnboundedSender<ObjectRef<Guarded>>,
     freed: Notify,
+    reordered: Notify,
 }
 
 /// What is known now.
@@ -50,8 +56,9 @@ pub struct World {
 pub struct State {
     /// Nodes, what they hold, and what was decided but not seen yet.
     pub fleet: Fleet,
-    /// Deployments that wait for GPUs.
-    pub queue: Queue,
+    queue: Queue,
+    /// Grows when a place in the queue changes hands.
+    moves: u64,
     /// What deployments served.
     pub usage: usage::ledger::Ledger,
     replicas: BTreeMap<PodKey, Arc<Replica>>,
@@ -68,7 +75,7 @@ pub struct State {
 impl World {
     /// An empty world. `triggers` takes every deployment that something happened to.
     pub fn new(triggers: UnboundedSender<ObjectRef<Guarded>>) -> Self {
-        Self { state: Mutex::default(), triggers, freed: Notify::new() }
+        Self { state: Mutex::default(), triggers, freed: Notify::new(), reordered: Notify::new() }
     }
 
     /// Locks it. Hold it for as short as possible, and never over an await.
@@ -76,13 +83,19 @@ impl World {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state, and wakes waiting deployments where that may have freed something.
+    /// Changes the state, and wakes waiting deployments where that may have freed something or
+    /// moved them in the queue.
     pub fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
-        let before = state.fleet.freed();
+        let before = (state.fleet.freed(), state.moves);
         let result = change(&mut state);
-        if state.fleet.freed() != before && !state.queue.is_empty() {
+        if state.queue.is_empty() {
+            return result;
+        }
+        if state.fleet.freed() != before.0 {
             self.freed.notify_one();
+        } else if state.moves != before.1 {
+            self.reordered.notify_one();
         }
         result
     }
@@ -130,13 +143,17 @@ impl World {
     }
 
     /// For ever: has waiting deployments looked at when something was freed, the first in the
-    /// queue first, at most twice a second.
+    /// queue first, at most twice a second. When only their order changed, those near the head are:
+    /// positions further back are not exact.
     pub async fn wake_waiting(&self) {
         loop {
-            self.freed.notified().await;
+            let most = tokio::select! {
+                () = self.freed.notified() => usize::MAX,
+                () = self.reordered.notified() => NEAR_THE_HEAD,
+            };
             let waiting: Vec<_> = {
                 let state = self.lock();
-                state.queue.iter().map(|waiting| waiting.key.clone()).collect()
+                state.queue.iter().map(|waiting| waiting.key.clone()).take(most).collect()
             };
             for key in waiting {
                 self.look_at(&key.namespace, &key.name);
@@ -276,6 +293,30 @@ impl State {
         }
     }
 
+    /// Deployments that wait for GPUs.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// A deployment waits.
+    pub fn wait(&mut self, waiting: Waiting) {
+        let key = waiting.key.clone();
+        let before = self.queue.position(&key);
+        self.queue.upsert(waiting);
+        let last = self.queue.len() - 1;
+        let after = self.queue.position(&key);
+        if before != after && (before.is_some() || after != Some(last)) {
+            self.moves += 1;
+        }
+    }
+
+    /// A deployment does not wait any more.
+    pub fn stop_waiting(&mut self, key: &DeploymentId) {
+        if self.queue.remove(key).is_some() {
+            self.moves += 1;
+        }
+    }
+
     /// Remembers that we asked for a pod to be deleted.
     pub fn deleting(&mut self, replica: &Replica) {
         self.deleting.insert(replica.uid.clone());
@@ -311,7 +352,7 @@ impl State {
             .filter(|key| key.namespace == namespace && key.name == name)
             .collect();
         for key in gone {
-            self.queue.remove(&key);
+            self.stop_waiting(&key);
             self.avoided.remove(&key.uid);
         }
     }

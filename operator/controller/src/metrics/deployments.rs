@@ -140,8 +140,8 @@ impl Deployments {
                     self.kv_cache.with_label_values(&labels).set(part);
                 }
             }
-            let waiting = state.queue.iter().find(|waiting| waiting.key.uid == uid);
-            if let Some(position) = waiting.and_then(|w| state.queue.position(&w.key)) {
+            let waiting = state.queue().iter().find(|waiting| waiting.key.uid == uid);
+            if let Some(position) = waiting.and_then(|w| state.queue().position(&w.key)) {
                 self.position.with_label_values(&labels).set((position + 1) as f64);
             }
         }

@@ -73,7 +73,7 @@ pub(super) fn decide(observed: &Observed, target: &Target, context: &Context) ->
         for pod in observed.pods.iter().filter(|pod| pod.is_live()) {
             *terms.siblings.entry(pod.node.clone()).or_default() += 1;
         }
-        let mut overlay = queue::reserve_for_earlier(&state.fleet, &state.queue, &observed.id);
+        let mut overlay = queue::reserve_for_earlier(&state.fleet, state.queue(), &observed.id);
         for need in needs {
             let older = need
                 .revision
@@ -113,9 +113,9 @@ pub(super) fn decide(observed: &Observed, target: &Target, context: &Context) ->
             assume(state, observed, need, placed);
         }
         if decided.misfits.is_empty() {
-            state.queue.remove(&observed.id);
+            state.stop_waiting(&observed.id);
         } else {
-            state.queue.upsert(Waiting {
+            state.wait(Waiting {
                 key: observed.id.clone(),
                 priority,
                 since: waiting_since.unwrap_or_else(Timestamp::now).as_second(),

@@ -138,7 +138,7 @@ pub async fn lead(leader: Leader) -> anyhow::Result<()> {
                 Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
                 Err(controller::Error::ObjectNotFound(gone)) => {
                     let namespace = gone.namespace.unwrap_or_default();
-                    context.world.lock().forget(&namespace, &gone.name);
+                    context.world.update(|state| state.forget(&namespace, &gone.name));
                 }
                 Err(error) => tracing::warn!(%error, "the controller's queue"),
             }
