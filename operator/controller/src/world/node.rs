@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use berth_planner::{Effect, Gpus, Node, NodeName, Resources, Taint, Vendor};
-use berth_units::{Bytes, MilliCpu};
+use berth_crds::llm_deployment::Vendor;
+use berth_planner::{Effect, Gpus, Node, NodeName, Resources, Taint};
+use berth_render::vendor;
+use berth_units::MilliCpu;
 use k8s_openapi::{api::core::v1, apimachinery::pkg::api::resource::Quantity};
 use kube::ResourceExt;
 
 use super::pod::amount;
+use crate::reconcile::placing::planner_vendor;
 
 /// Reads a node. GPUs that cannot be used whole (time-slicing, MIG, two vendors on one node) are
 /// kept with the reason, so that it can be told.
@@ -66,35 +69,25 @@ fn gpus(
         let number = allocatable.get(resource).map(|quantity| amount(resource, quantity));
         u32::try_from(number.unwrap_or_default().get()).unwrap_or(u32::MAX)
     };
-    let nvidia = count("nvidia.com/gpu");
-    let amd = count("amd.com/gpu");
+    let of = |vendor| count(vendor::profile(vendor).resource);
     let mig = allocatable
         .keys()
         .any(|resource| resource.starts_with("nvidia.com/mig-") && count(resource) > 0);
-    if nvidia > 0 || mig {
-        let unusable = (amd > 0)
-            .then(|| "has GPUs of two vendors".to_owned())
-            .or_else(|| nvidia_unusable(labels, mig));
-        return Some(Gpus {
-            vendor: Vendor::Nvidia,
-            product: label(labels, &["nvidia.com/gpu.product"]),
-            count: nvidia,
-            vram: labels.get("nvidia.com/gpu.memory").and_then(|mib| mebibytes(mib)),
-            unusable,
-        });
-    }
-    (amd > 0).then(|| Gpus {
-        vendor: Vendor::Amd,
-        product: label(
-            labels,
-            &["amd.com/gpu.product-name", "beta.amd.com/gpu.product-name", "amd.com/gpu.device-id"],
-        ),
-        count: amd,
-        vram: ["amd.com/gpu.vram", "beta.amd.com/gpu.vram"]
-            .iter()
-            .find_map(|name| labels.get(*name))
-            .and_then(|vram| gigabytes(vram)),
-        unusable: None,
+    let (vendor, unusable) = match (of(Vendor::NVIDIA), of(Vendor::AMD)) {
+        (0, 0) if !mig => return None,
+        (0, _) if !mig => (Vendor::AMD, None),
+        (_, 0) => (Vendor::NVIDIA, nvidia_unusable(labels, mig)),
+        _ => (Vendor::NVIDIA, Some("has GPUs of two vendors".to_owned())),
+    };
+    let profile = vendor::profile(vendor);
+    // Older releases of AMD's labeller put all of its labels under beta.amd.com.
+    let label = |name: &str| labels.get(name).or_else(|| labels.get(&format!("beta.{name}")));
+    Some(Gpus {
+        vendor: planner_vendor(vendor),
+        product: label(profile.label_product).cloned().unwrap_or_default(),
+        count: of(vendor),
+        vram: label(profile.label_memory).and_then(|label| vendor::memory(vendor, label)),
+        unusable,
     })
 }
 
@@ -115,23 +108,10 @@ fn nvidia_unusable(labels: &BTreeMap<String, String>, mig: bool) -> Option<Strin
     replicas.filter(|&replicas| replicas > 1).map(|_| "offers each GPU more than once".to_owned())
 }
 
-fn label(labels: &BTreeMap<String, String>, names: &[&str]) -> String {
-    names.iter().find_map(|name| labels.get(*name)).cloned().unwrap_or_default()
-}
-
-/// GPU Feature Discovery's memory label: a whole number of MiB. Zero and nonsense are unknown.
-fn mebibytes(text: &str) -> Option<Bytes> {
-    text.parse::<u64>().ok().filter(|&mib| mib > 0 && mib < 1 << 24).map(Bytes::mib)
-}
-
-/// The AMD labeller's memory label: a whole number of GiB with a `G`.
-fn gigabytes(text: &str) -> Option<Bytes> {
-    let gib = text.strip_suffix('G').or_else(|| text.strip_suffix("Gi")).unwrap_or(text);
-    gib.parse::<u64>().ok().filter(|&gib| gib > 0 && gib < 1 << 14).map(Bytes::gib)
-}
-
 #[cfg(test)]
 mod tests {
+    use berth_units::Bytes;
+
     use super::*;
 
     fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
