@@ -134,6 +134,11 @@ fn bad_specs() -> Vec<(Value, &'static [&'static str])> {
         (json!({"model": {"revision": "--evil"}}), &["spec.model.revision"]),
         (json!({"model": {"files": "$(id)"}}), &["spec.model.files"]),
         (json!({"model": {"files": "../*.gguf"}}), &["spec.model.files"]),
+        (json!({"model": {"files": "a/../../b"}}), &["model.files must not contain '..'"]),
+        (
+            json!({"model": {"files": "m-Q4_K_M.gguf"}, "engine": {"type": "VLLM"}}),
+            &["VLLM does not serve GGUF"],
+        ),
         (
             json!({"model": {"uri": "s3://bucket/m", "revision": "main"}}),
             &["model.revision is only for hf://"],

@@ -68,7 +68,8 @@ fn bad_specs() -> Vec<(&'static str, Value, &'static [&'static str])> {
         (
             "gguf-on-vllm",
             json!({
-                "model": {"files": "model-Q4_K_M.gguf", "facts": {"quantization": "GGUF"}},
+                // Under another name the API server cannot see what it is.
+                "model": {"files": "model-Q4_K_M.bin", "facts": {"quantization": "GGUF"}},
                 "engine": {"type": "VLLM"},
             }),
             &["GGUF", "LlamaCpp"],
