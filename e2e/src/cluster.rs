@@ -18,7 +18,7 @@ use kube::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
-use crate::Fleet;
+use crate::{Fleet, real_node::RealNode};
 
 /// The namespace that tests deploy models into.
 pub const NAMESPACE: &str = "models";
@@ -36,6 +36,8 @@ pub struct Cluster {
     pub kubeconfig: PathBuf,
     /// The API server's audit log.
     pub audit_log: PathBuf,
+    /// The real node, if it was started with one.
+    pub node: Option<RealNode>,
     /// Folder for the test's own files and logs.
     pub dir: PathBuf,
     process: Child,
@@ -49,6 +51,7 @@ struct Ready {
     kubeconfig: PathBuf,
     server: String,
     audit_log: PathBuf,
+    node: Option<RealNode>,
 }
 
 impl Cluster {
@@ -96,7 +99,7 @@ impl Cluster {
             let log = fs::read_to_string(&log).unwrap_or_default();
             bail!("the cluster does not start; files are in {}:\n{log}", dir.display());
         };
-        let Ready { kubeconfig, server, audit_log } = ready;
+        let Ready { kubeconfig, server, audit_log, node } = ready;
         let client = match client(&kubeconfig).await {
             Ok(client) => client,
             Err(error) => {
@@ -104,7 +107,8 @@ impl Cluster {
                 return Err(error);
             }
         };
-        let cluster = Self { client, server, kubeconfig, audit_log, dir, process, passed: false };
+        let cluster =
+            Self { client, server, kubeconfig, audit_log, node, dir, process, passed: false };
         cluster.make_namespace(NAMESPACE).await?;
         Ok(cluster)
     }
@@ -196,7 +200,7 @@ pub fn root() -> Result<PathBuf> {
 }
 
 /// The cluster's binary: `BERTH_CLUSTER`, or what the build script has built.
-fn binary() -> Result<PathBuf> {
+pub(crate) fn binary() -> Result<PathBuf> {
     static BUILT: std::sync::Mutex<Option<PathBuf>> = std::sync::Mutex::new(None);
     if let Some(path) = std::env::var_os("BERTH_CLUSTER") {
         return Ok(path.into());

@@ -20,17 +20,20 @@
 
 pub mod apply;
 pub mod audit;
+pub mod chat;
 pub mod cluster;
 pub mod explain;
 pub mod fleet;
 pub mod http;
 pub mod invariants;
 pub mod llm;
+pub mod load;
 pub mod metrics;
 pub mod observe;
 pub mod operator;
 pub mod process;
 pub mod random;
+pub mod real_node;
 pub mod resources;
 pub mod snapshot;
 pub mod verdict;
