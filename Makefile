@@ -54,8 +54,8 @@ help: ## Say what there is
 ##### The two that matter
 
 .PHONY: demo
-demo: tools build ## A cluster with simulated GPU nodes, the operator and sample models; ends by itself (KEEP=1: stays up)
-	@export BERTH_CLUSTER=$$(e2e/cluster/build.sh)
+demo: $(if $(filter-out 0,$(REAL)),can-be-real) tools build $(if $(filter-out 0,$(REAL)),real-node) ## A cluster with simulated GPU nodes, the operator and sample models; ends by itself (KEEP=1: stays up; REAL=1: a real node and engine instead, as root)
+	@export BERTH_CLUSTER=$$(e2e/cluster/build.sh) HELM=$(helm)
 	exec $(binaries)/demo
 
 .PHONY: test
@@ -90,8 +90,8 @@ test-chart: build $(helm) ## Tests of the Helm chart: what it renders and refuse
 	@HELM=$(helm) PYTHONDONTWRITEBYTECODE=1 python3 -m unittest discover --buffer --start-directory charts/test
 
 .PHONY: test-e2e
-test-e2e: build ## Tests against a real API server
-	@export BERTH_CLUSTER=$$(e2e/cluster/build.sh)
+test-e2e: build $(if $(filter 0,$(shell id -u)),real-node) ## Tests against a real API server; as root with a real node too
+	@export BERTH_CLUSTER=$$(e2e/cluster/build.sh) HELM=$(helm)
 	$(if $(cluster_tests),$(cargo_test) $(cluster_tests) $(e2e_flags),{ echo "there are no tests in e2e/tests" >&2; exit 1; })
 
 .PHONY: build
@@ -115,6 +115,21 @@ build-llama-server: ## llama-server, and whether its arguments are those that we
 	# The arguments that we render are checked against this list: it is the binary's own.
 	e2e/engines/llama-server-flags.sh | diff -u operator/render/tests/published/llama-server-*.txt - ||
 	  { echo "the published argument list is not what the binary says" >&2; exit 1; }
+
+.PHONY: can-be-real
+can-be-real:
+	@[ "$$(id -u)" = 0 ] || { echo "a real node needs root: it makes namespaces, mounts and control groups" >&2; exit 1; }
+	for command in containerd ctr runc nft nsenter; do
+	  command -v "$$command" >/dev/null ||
+	    { echo "a real node needs $$command; e2e/cluster/install-real-node.sh installs what Debian has" >&2; exit 1; }
+	done
+
+# The operator's image is one for tests: e2e/images/build.sh says how it differs from that of `make image`.
+.PHONY: real-node
+real-node: can-be-real $(helm) ## What runs on a real node: images of llama-server and of the operator, from the sources as they are
+	@e2e/cluster/build.sh --real-node >/dev/null
+	echo "images of llama-server and of the operator: building what is not there yet, at first some minutes" >&2
+	e2e/images/build.sh llama-server operator >/dev/null
 
 .PHONY: tools
 tools:

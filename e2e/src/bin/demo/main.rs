@@ -2,6 +2,8 @@
 //! operator with its own account's rights, the models of `docs/examples`, and on the screen where
 //! they went, how they are and what they cost.
 //!
+//! With `REAL=1` its real half instead: [`real`].
+//!
 //! Ends by itself and leaves nothing running; with `KEEP=1` it stays up until Ctrl-C. Exits with 1
 //! when something that should have become Ready did not.
 
@@ -10,6 +12,7 @@ mod fleet;
 mod models;
 mod paint;
 mod progress;
+mod real;
 
 use std::{process::ExitCode, time::Instant};
 
@@ -27,7 +30,7 @@ const SHOWN: &str = "deepseek-r1";
 #[tokio::main]
 async fn main() -> ExitCode {
     let outcome = tokio::select! {
-        outcome = run() => outcome,
+        outcome = chosen() => outcome,
         () = asked_to_end() => {
             eprintln!("\nstopped; nothing is left running");
             return ExitCode::from(130);
@@ -51,6 +54,14 @@ async fn asked_to_end() {
     }
 }
 
+async fn chosen() -> Result<()> {
+    if is_set("REAL") { real::run().await } else { run().await }
+}
+
+fn is_set(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| !value.is_empty() && value != "0")
+}
+
 async fn run() -> Result<()> {
     let begun = Instant::now();
     let root = root()?;
@@ -68,7 +79,7 @@ async fn run() -> Result<()> {
     progress::follow(&cluster, &names, DOES_NOT_FIT).await?;
 
     show(&cluster, &operator).await?;
-    if std::env::var_os("KEEP").is_some_and(|keep| !keep.is_empty() && keep != "0") {
+    if is_set("KEEP") {
         keep(&cluster, &operator).await;
     }
     operator.terminate().await.context("the operator does not end")?;
