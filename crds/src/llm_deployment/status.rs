@@ -264,4 +264,7 @@ pub struct PodUsage {
     pub prompt_tokens: i64,
     /// Tokens generated.
     pub generated_tokens: i64,
+    /// How often the engine was started anew in this pod before these were counted.
+    #[serde(default)]
+    pub restarts: i32,
 }

@@ -39,6 +39,7 @@ fn pod(revision: &str, replica: u32, attempt: u32, progress: Progress) -> Arc<Re
         deleting: false,
         gone_by: None,
         address: None,
+        restarts: 0,
         created: NOW - 1000 + i64::from(attempt),
     })
 }

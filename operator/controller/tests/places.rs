@@ -167,6 +167,7 @@ fn on_a_full_fleet_a_new_revision_takes_the_place_of_the_old_one() {
         deleting: false,
         gone_by: None,
         address: None,
+        restarts: 0,
         created: 0,
     };
     let spec = json!({"model": {"uri": "hf://Qwen/Qwen2.5-7B-Instruct"}});

@@ -50,6 +50,7 @@ fn pod(revision: &str, replica: u32, progress: Progress) -> Arc<Replica> {
         replaces: None,
         progress,
         address: None,
+        restarts: 0,
         deleting: false,
         gone_by: None,
         created: 0,

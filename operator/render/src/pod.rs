@@ -290,7 +290,8 @@ fn container(
         }),
         // No probe of life before the start has ended. A start that takes longer than its budget
         // is begun again.
-        startup_probe: Some(probe(engine, 10, template.startup_timeout_seconds.div_ceil(10), 5)),
+        // Often, so that a small model serves as soon as it has loaded.
+        startup_probe: Some(probe(engine, 2, template.startup_timeout_seconds.div_ceil(2), 2)),
         // Out of the endpoints after 10 s without an answer, and back with the first one.
         readiness_probe: Some(probe(engine, 5, 2, 5)),
         // Killed only after 3 minutes: a loaded engine may be slow to answer, and a restart costs

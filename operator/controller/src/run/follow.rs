@@ -118,7 +118,8 @@ fn targets(context: &Context, objects: &[Arc<LLMDeployment>]) -> Vec<Target> {
         targets.extend(state.replicas_of(&uid).iter().map(|replica| Target {
             deployment: uid.clone(),
             pod: replica.uid.clone(),
-            address: replica.address.filter(|_| replica.is_ready()),
+            address: replica.address.filter(|_| replica.may_serve()),
+            restarts: replica.restarts,
             names: berth_render::engine::of(engine).metrics(),
         }));
     }

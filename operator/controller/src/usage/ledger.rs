@@ -1,7 +1,8 @@
 //! Tokens added up over restarts of engines, pods and operators. Pure.
 //!
-//! An engine counts from its own start. What it counted since the last look is added; a counter
-//! that went backwards started anew, so all that it shows is new. Totals and each pod's last look
+//! An engine counts from its own start. What it counted since the last look is added; an engine
+//! that was started anew, by the kubelet's count or because its counter went backwards, is new
+//! altogether. Totals and each pod's last look
 //! are checkpointed in `status.usage`, at most once a minute and only when they moved by a
 //! twentieth, once an hour otherwise. What a crash of this operator loses is nothing, as the engine
 //! counts on; what a crash of an *engine* loses is what it served since the last look.
@@ -11,7 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use berth_crds::llm_deployment::{PodUsage, UsageStatus};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
-use super::sample::Sample;
+use super::scrape::Look;
 
 /// Seconds between checkpoints at least, where the totals moved by a twentieth or more.
 const SOON: i64 = 60;
@@ -38,12 +39,20 @@ pub struct Usage {
     /// Tokens generated a second between the last two looks.
     pub tokens_per_second: f64,
     /// Each pod's counters at the last look.
-    last: BTreeMap<String, (u64, u64)>,
+    last: BTreeMap<String, Counted>,
     looked: Option<f64>,
     /// Tokens that were served before this operator looked first: what they cost it does not know.
     before: u64,
     since: Option<Timestamp>,
     checkpoint: Option<UsageStatus>,
+}
+
+/// The counters of a pod's engine at the last look, and which start of it they are of.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Counted {
+    prompt: u64,
+    generated: u64,
+    restarts: i32,
 }
 
 impl Ledger {
@@ -60,7 +69,12 @@ impl Ledger {
                 .pods
                 .iter()
                 .map(|pod| {
-                    (pod.uid.clone(), (count(pod.prompt_tokens), count(pod.generated_tokens)))
+                    let counted = Counted {
+                        prompt: count(pod.prompt_tokens),
+                        generated: count(pod.generated_tokens),
+                        restarts: pod.restarts,
+                    };
+                    (pod.uid.clone(), counted)
                 })
                 .collect(),
             since: Some(status.since.0),
@@ -73,19 +87,21 @@ impl Ledger {
     /// Takes in one round of looks at a deployment's pods, by their UIDs. Pods that exist but gave
     /// no answer are in `pods` without a sample: what they showed last is remembered. Pods that are
     /// gone are forgotten. `now` is in seconds of any steady clock.
-    pub fn look(&mut self, uid: &str, pods: &BTreeMap<String, Option<Sample>>, now: f64) {
+    pub fn look(&mut self, uid: &str, pods: &BTreeMap<String, Option<Look>>, now: f64) {
         let usage = self.0.entry(uid.to_owned()).or_default();
         usage.since.get_or_insert_with(Timestamp::now);
         let before = usage.generated_tokens;
         usage.last.retain(|pod, _| pods.contains_key(pod));
-        let samples = || pods.values().flatten();
-        for (pod, sample) in pods {
-            let Some(sample) = sample else { continue };
-            let (prompt, generated) = usage.last.get(pod).copied().unwrap_or_default();
+        let samples = || pods.values().flatten().map(|look| look.sample);
+        for (pod, look) in pods {
+            let Some(Look { sample, restarts }) = *look else { continue };
+            let last = usage.last.get(pod).filter(|last| last.restarts == restarts);
+            let last = last.copied().unwrap_or_default();
             let since = |then: u64, now: u64| if now < then { now } else { now - then };
-            usage.prompt_tokens += since(prompt, sample.prompt_tokens);
-            usage.generated_tokens += since(generated, sample.generated_tokens);
-            usage.last.insert(pod.clone(), (sample.prompt_tokens, sample.generated_tokens));
+            usage.prompt_tokens += since(last.prompt, sample.prompt_tokens);
+            usage.generated_tokens += since(last.generated, sample.generated_tokens);
+            let (prompt, generated) = (sample.prompt_tokens, sample.generated_tokens);
+            usage.last.insert(pod.clone(), Counted { prompt, generated, restarts });
         }
         usage.running = samples().map(|sample| sample.running).sum();
         usage.waiting = samples().map(|sample| sample.waiting).sum();
@@ -162,10 +178,11 @@ impl Usage {
             pods: self
                 .last
                 .iter()
-                .map(|(uid, (prompt, generated))| PodUsage {
+                .map(|(uid, counted)| PodUsage {
                     uid: uid.clone(),
-                    prompt_tokens: count(*prompt),
-                    generated_tokens: count(*generated),
+                    prompt_tokens: count(counted.prompt),
+                    generated_tokens: count(counted.generated),
+                    restarts: counted.restarts,
                 })
                 .collect(),
         }
@@ -174,14 +191,19 @@ impl Usage {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::sample::Sample, *};
 
     fn sample(prompt_tokens: u64, generated_tokens: u64) -> Sample {
         Sample { prompt_tokens, generated_tokens, ..Sample::default() }
     }
 
-    fn pods(samples: &[(&str, Sample)]) -> BTreeMap<String, Option<Sample>> {
-        samples.iter().map(|(uid, sample)| ((*uid).to_owned(), Some(*sample))).collect()
+    fn pods(samples: &[(&str, Sample)]) -> BTreeMap<String, Option<Look>> {
+        started(0, samples)
+    }
+
+    fn started(restarts: i32, samples: &[(&str, Sample)]) -> BTreeMap<String, Option<Look>> {
+        let look = |sample| Some(Look { sample, restarts });
+        samples.iter().map(|(uid, sample)| ((*uid).to_owned(), look(*sample))).collect()
     }
 
     fn at(second: i64) -> Timestamp {
@@ -204,6 +226,18 @@ mod tests {
         ledger.look("d", &pods(&[("a", sample(10, 100))]), 0.0);
         ledger.look("d", &pods(&[("a", sample(2, 30))]), 10.0);
         assert_eq!(ledger.get("d").unwrap().generated_tokens, 130);
+    }
+
+    #[test]
+    fn an_engine_that_was_started_anew_and_has_passed_its_old_counter_is_counted_in_full() {
+        let mut first = Ledger::default();
+        first.look("d", &pods(&[("a", sample(10, 100))]), 0.0);
+        let status = first.checkpoint("d", at(0), |_| None).unwrap();
+        let mut second = Ledger::default();
+        second.resume("d", Some(&status));
+        second.look("d", &started(1, &[("a", sample(20, 150))]), 10.0);
+        let usage = second.get("d").unwrap();
+        assert_eq!((usage.prompt_tokens, usage.generated_tokens), (30, 250));
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub struct Target {
     pub pod: String,
     /// Address of the pod, once it has one and its engine answers.
     pub address: Option<IpAddr>,
+    /// How often its engine was started anew.
+    pub restarts: i32,
     /// What the engine's metrics are called.
     pub names: &'static berth_render::engine::Metrics,
 }
@@ -76,7 +78,16 @@ impl LookError {
 }
 
 /// The samples of a round: by deployment, then by pod; `None` where a pod gave none.
-pub type Round = BTreeMap<String, BTreeMap<String, Option<Sample>>>;
+pub type Round = BTreeMap<String, BTreeMap<String, Option<Look>>>;
+
+/// What an engine said, and which start of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Look {
+    /// What it said.
+    pub sample: Sample,
+    /// How often it was started anew before.
+    pub restarts: i32,
+}
 
 /// Asks engines.
 #[derive(Clone)]
@@ -113,7 +124,8 @@ impl Scraper {
         let mut round = Round::new();
         let mut looks = looks.buffer_unordered(AT_ONCE);
         while let Some((target, sample)) = looks.next().await {
-            round.entry(target.deployment).or_default().insert(target.pod, sample);
+            let look = sample.map(|sample| Look { sample, restarts: target.restarts });
+            round.entry(target.deployment).or_default().insert(target.pod, look);
         }
         round
     }

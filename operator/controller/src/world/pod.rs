@@ -40,6 +40,8 @@ pub struct Replica {
     pub progress: Progress,
     /// Its address, once it has one.
     pub address: Option<IpAddr>,
+    /// How often its engine was started anew in the same pod.
+    pub restarts: i32,
     /// Set once somebody deleted it.
     pub deleting: bool,
     /// When a deleted pod must be gone, in Unix seconds: the end of its grace.
@@ -89,6 +91,11 @@ impl Replica {
     /// Whether it holds, or will hold, its GPUs and may come to serve.
     pub fn is_live(&self) -> bool {
         !self.deleting && !matches!(self.progress, Progress::Ended { .. })
+    }
+
+    /// Whether its engine runs and may have served since the last look: also while it drains.
+    pub fn may_serve(&self) -> bool {
+        matches!(self.progress, Progress::Ready { .. } | Progress::Unready)
     }
 
     /// Whether its engine answers.
@@ -174,6 +181,7 @@ pub fn replica(pod: &Pod) -> Option<Replica> {
         claim,
         replaces: pod.annotations().get(names::ANNOTATION_REPLACES).cloned(),
         progress: progress(pod),
+        restarts: engine_restarts(pod),
         address: pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()?.parse().ok()),
         deleting: pod.metadata.deletion_timestamp.is_some(),
         gone_by: pod.metadata.deletion_timestamp.as_ref().map(|time| time.0.as_second()),
@@ -281,6 +289,11 @@ fn progress(pod: &Pod) -> Progress {
         container.started == Some(true) && container.restart_count == 0 && was_ready(pod)
     });
     if answered { Progress::Unready } else { Progress::Loading }
+}
+
+fn engine_restarts(pod: &Pod) -> i32 {
+    let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    statuses.map(|container| container.restart_count).max().unwrap_or(0)
 }
 
 /// Whether the pod turned from ready to not ready at least once: its Ready condition changed
