@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use anyhow::{Result, ensure};
@@ -47,8 +48,8 @@ pub struct Observed {
 }
 
 impl Observer {
-    /// Starts to watch.
-    pub fn start(cluster: &Cluster) -> Self {
+    /// Starts to watch, and returns once it has seen all there is: what happens next is not missed.
+    pub async fn start(cluster: &Cluster) -> Self {
         let seen = Arc::new(Mutex::new(Observed::default()));
         let pods = changes::<Pod>(cluster);
         let nodes = changes::<Node>(cluster);
@@ -68,6 +69,9 @@ impl Observer {
                 }
             }
         });
+        while lock(&seen).synced != [true; 2] && !task.is_finished() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         Self { seen, task }
     }
 

@@ -215,7 +215,7 @@ async fn deleted_it_takes_everything_along() -> Result<()> {
     {
         cluster.apply_llm(name, one_gpu(2)).await?;
         cluster.ready(name, 2).await?;
-        let observer = Observer::start(&cluster);
+        let observer = Observer::start(&cluster).await;
         cluster.api::<LLMDeployment>().delete(name, &how).await?;
         until(format!("{name} is gone with everything"), patience(), async || {
             let gone = cluster.api::<LLMDeployment>().get_opt(name).await?.is_none();
@@ -300,7 +300,7 @@ async fn lost_pods_are_replaced() -> Result<()> {
     let (cluster, operator) = start([Nodes::new("elm", 2).h100(2)]).await?;
     cluster.apply_llm("chat", one_gpu(1)).await?;
     cluster.ready("chat", 1).await?;
-    let observer = Observer::start(&cluster);
+    let observer = Observer::start(&cluster).await;
     let behaviour = "simulate.berth-e2e.dev/behaviour";
 
     // Deleted by hand.
@@ -359,7 +359,7 @@ async fn a_node_that_refuses_its_pod_is_avoided() -> Result<()> {
             "simulate.berth-e2e.dev/behaviour": "unexpected-admission",
         }},
     });
-    let observer = Observer::start(&cluster);
+    let observer = Observer::start(&cluster).await;
     cluster.apply_llm("refused", refusing).await?;
     cluster
         .wait_llm("refused", "says that its pods are refused", |llm| {

@@ -70,7 +70,7 @@ async fn on_a_full_fleet_one_replica_after_the_other() -> Result<()> {
     let (cluster, operator) = start([Nodes::new("elm", 1).h100(4)]).await?;
     cluster.apply_llm("chat", two_gpus(2)).await?;
     cluster.ready("chat", 2).await?;
-    let observer = Observer::start(&cluster);
+    let observer = Observer::start(&cluster).await;
     cluster.patch_llm("chat", context(16_384)).await?;
     rolled(&cluster, "chat", 2, 16_384).await?;
     let seen = observer.finish()?;
@@ -87,7 +87,7 @@ async fn with_room_the_new_one_serves_before_the_old_one_goes() -> Result<()> {
     let (cluster, operator) = start([Nodes::new("elm", 1).h100(8)]).await?;
     cluster.apply_llm("chat", two_gpus(3)).await?;
     cluster.ready("chat", 3).await?;
-    let observer = Observer::start(&cluster);
+    let observer = Observer::start(&cluster).await;
     cluster.patch_llm("chat", context(16_384)).await?;
     rolled(&cluster, "chat", 3, 16_384).await?;
     let seen = observer.finish()?;
@@ -105,7 +105,7 @@ async fn many_quick_edits_end_in_the_last_one() -> Result<()> {
     let (cluster, operator) = start([Nodes::new("elm", 1).h100(8)]).await?;
     cluster.apply_llm("chat", two_gpus(3)).await?;
     cluster.ready("chat", 3).await?;
-    let observer = Observer::start(&cluster);
+    let observer = Observer::start(&cluster).await;
     for step in 1..=20 {
         cluster.patch_llm("chat", context(8_192 + 256 * step)).await?;
     }
@@ -125,7 +125,7 @@ async fn a_broken_revision_does_not_take_away_what_serves() -> Result<()> {
     cluster.ready("chat", 2).await?;
     let good = cluster.uids("chat").await?;
     let behaviour = |value: Value| json!({"podTemplate": {"annotations": {"simulate.berth-e2e.dev/behaviour": value}}});
-    let observer = Observer::start(&cluster);
+    let observer = Observer::start(&cluster).await;
     cluster.patch_llm("chat", behaviour("crash-loop".into())).await?;
     cluster
         .wait_llm("chat", "is degraded by its new revision", |llm| {

@@ -81,7 +81,7 @@ async fn killed_at_random_points_of_fifty_scale_ups() -> Result<()> {
     let mut random = Random::from_environment();
     let mut operator = Operator::start(&cluster, Options::named("op-0").lease(SHORT_LEASE)).await?;
     deploy_nothing(&cluster).await?;
-    let observer = Observer::start(&cluster);
+    let observer = Observer::start(&cluster).await;
     let mut wanted = BTreeMap::new();
     let (mut done, mut kills) = (0, 0);
     while done < SCALE_UPS {
@@ -113,7 +113,7 @@ async fn a_warm_standby_takes_over_at_random_points() -> Result<()> {
     let mut random = Random::from_environment();
     let mut leader = Operator::start(&cluster, Options::named("op-0").lease(SHORT_LEASE)).await?;
     deploy_nothing(&cluster).await?;
-    let observer = Observer::start(&cluster);
+    let observer = Observer::start(&cluster).await;
     let mut wanted = BTreeMap::new();
     for round in 1..=8 {
         let options = Options::named(&format!("op-{round}")).lease(SHORT_LEASE);
@@ -159,7 +159,7 @@ async fn of_two_operators_one_acts() -> Result<()> {
 
     let audit = AuditLog::of(&cluster);
     let mark = audit.mark()?;
-    let observer = Observer::start(&cluster);
+    let observer = Observer::start(&cluster).await;
     let mut wanted = BTreeMap::new();
     for name in DEPLOYMENTS {
         cluster.apply_llm(name, one_gpu(4)).await?;
@@ -228,7 +228,7 @@ async fn stopped_and_woken_it_writes_nothing() -> Result<()> {
     let mut wanted = BTreeMap::new();
     cluster.scale("ant", 2).await?;
     cluster.ready("ant", 2).await?;
-    let observer = Observer::start(&cluster);
+    let observer = Observer::start(&cluster).await;
     // Asked for right before it falls asleep: it may be in the middle of it.
     cluster.scale("ant", 4).await?;
     wanted.insert("ant", 4);
