@@ -10,7 +10,7 @@ use crate::{
     fetch::Request,
     name::{Repository, Revision},
     retry::Policy,
-    settings::{Settings, Token, endpoint},
+    settings::{Authorities, Settings, Token, endpoint},
 };
 
 /// Brings a model's files onto a node, before the engine starts.
@@ -100,6 +100,10 @@ pub struct HubArgs {
     /// Certificates to trust besides the system's, in PEM.
     #[arg(long, value_name = "PEM")]
     pub ca_file: Option<PathBuf>,
+
+    /// The same, not in a file but as text.
+    #[arg(long, env = "HUB_CA_PEM", hide_env_values = true, value_name = "TEXT")]
+    pub ca_pem: Option<String>,
 }
 
 impl HubArgs {
@@ -120,7 +124,7 @@ impl HubArgs {
                 endpoint: self.endpoint.clone(),
                 token,
                 timeout: self.timeout,
-                ca_file: self.ca_file.clone(),
+                authorities: Authorities { file: self.ca_file.clone(), pem: self.ca_pem.clone() },
             },
             policy: Policy { attempts: self.attempts, pause: self.pause },
         })

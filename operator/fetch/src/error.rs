@@ -87,14 +87,15 @@ pub enum Error {
         cause: Cause,
     },
     /// A certificate that nobody vouches for.
-    #[error("the certificate of {host} is not trusted ({why}); {remedy}")]
+    #[error(
+        "the certificate of {host} is not trusted ({why}); give the authority that signed it with \
+         --ca-file or in HUB_CA_PEM"
+    )]
     Untrusted {
         /// Whose certificate.
         host: String,
         /// What is wrong with it.
         why: String,
-        /// What to do.
-        remedy: &'static str,
     },
     /// An answer that no hub gives.
     #[error("{0}")]

@@ -29,8 +29,6 @@ const CONNECT: Duration = Duration::from_secs(20);
 pub struct Http {
     client: Client,
     settings: Settings,
-    /// Whether there is any certificate authority to trust.
-    trusts_somebody: bool,
 }
 
 /// What is asked for.
@@ -100,7 +98,7 @@ pub struct Refused {
 impl Http {
     /// A client; reads certificates.
     pub fn new(settings: Settings) -> Result<Self, Error> {
-        let (tls, trusts_somebody) = tls::config(settings.ca_file.as_deref())?;
+        let tls = tls::config(&settings.authorities)?;
         let client = Client::builder()
             .tls_backend_preconfigured(tls)
             .redirect(Policy::none())
@@ -109,7 +107,7 @@ impl Http {
             .user_agent(concat!("berth-fetch/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| Error::Usage(format!("no HTTP client: {}", error.without_url())))?;
-        Ok(Self { client, settings, trusts_somebody })
+        Ok(Self { client, settings })
     }
 
     /// Who the hub is, for people.
@@ -187,7 +185,7 @@ impl Http {
         }
         match tokio::time::timeout(self.settings.timeout, request.send()).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(self.unreachable(&error, host(url))),
+            Ok(Err(error)) => Err(unreachable(&error, host(url))),
             Err(_) => Err(Cause::Stalled(self.settings.timeout).into()),
         }
     }
@@ -217,17 +215,12 @@ impl Http {
             Err(_) => Err(Cause::Stalled(self.settings.timeout).into()),
         }
     }
+}
 
-    fn unreachable(&self, error: &reqwest::Error, host: String) -> Failure {
-        let Some(why) = tls::untrusted(error) else {
-            return Cause::Connection(last_cause(error)).into();
-        };
-        let remedy = if self.trusts_somebody {
-            "give the authority that signed it with --ca-file"
-        } else {
-            "this image holds no certificate authorities, so give one with --ca-file"
-        };
-        Error::Untrusted { host, why, remedy }.into()
+fn unreachable(error: &reqwest::Error, host: String) -> Failure {
+    match tls::untrusted(error) {
+        Some(why) => Error::Untrusted { host, why }.into(),
+        None => Cause::Connection(last_cause(error)).into(),
     }
 }
 

@@ -30,6 +30,15 @@ impl fmt::Debug for Token {
     }
 }
 
+/// Certificates to trust besides those that come with the system, in PEM.
+#[derive(Clone, Debug, Default)]
+pub struct Authorities {
+    /// In a file.
+    pub file: Option<PathBuf>,
+    /// As they are.
+    pub pem: Option<String>,
+}
+
 /// How to reach a hub.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -39,8 +48,8 @@ pub struct Settings {
     pub token: Option<Token>,
     /// How long nothing may come.
     pub timeout: Duration,
-    /// Certificates to trust besides those of the system, in PEM.
-    pub ca_file: Option<PathBuf>,
+    /// Whom to trust.
+    pub authorities: Authorities,
 }
 
 /// Reads an endpoint from the command line.

@@ -1,46 +1,67 @@
 //! Whom to trust.
 
-use std::{error::Error as StdError, fmt, io, path::Path, sync::Arc};
+use std::{error::Error as StdError, fmt, io, sync::Arc};
 
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
-    pki_types::{CertificateDer, pem::PemObject},
+    pki_types::{
+        CertificateDer,
+        pem::{self, PemObject},
+    },
 };
 
-use crate::error::Error;
+use crate::{error::Error, settings::Authorities};
 
-/// TLS with ring, and whether there is any authority to trust.
-pub fn config(ca_file: Option<&Path>) -> Result<(ClientConfig, bool), Error> {
-    let roots = roots(ca_file)?;
-    let trusts_somebody = !roots.is_empty();
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+/// TLS with ring.
+pub fn config(authorities: &Authorities) -> Result<ClientConfig, Error> {
+    // What cannot be read of the system's is left out: it may not be needed.
+    let system = rustls_native_certs::load_native_certs().certs;
+    Ok(ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| Error::Usage(format!("no TLS: {error}")))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok((config, trusts_somebody))
+        .with_root_certificates(roots(system, authorities)?)
+        .with_no_client_auth())
 }
 
-/// The certificates to trust: the system's, and those in `file`.
-fn roots(file: Option<&Path>) -> Result<RootCertStore, Error> {
+/// The certificates to trust: the system's, or Mozilla's where it has none, as in an image that
+/// holds nothing but this program; and those that were given.
+fn roots(
+    system: Vec<CertificateDer<'static>>,
+    authorities: &Authorities,
+) -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
-    // What cannot be read of the system's is left out: it may not be needed.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if let Some(file) = file {
-        let wrong = |why: &dyn fmt::Display| {
-            Error::Usage(format!("--ca-file {} cannot be used: {why}", file.display()))
-        };
-        let before = roots.len();
-        for certificate in CertificateDer::pem_file_iter(file).map_err(|error| wrong(&error))? {
-            let certificate = certificate.map_err(|error| wrong(&error))?;
-            roots.add(certificate).map_err(|error| wrong(&error))?;
-        }
-        if roots.len() == before {
-            return Err(wrong(&"there is no certificate in it"));
-        }
+    roots.add_parsable_certificates(system);
+    if roots.is_empty() {
+        roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
+    }
+    if let Some(file) = &authorities.file {
+        let what = format!("--ca-file {}", file.display());
+        add(&mut roots, &what, CertificateDer::pem_file_iter(file))?;
+    }
+    // A variable that is there and empty is how some templates leave one out.
+    if let Some(text) = authorities.pem.as_deref().filter(|text| !text.trim().is_empty()) {
+        let what = "the text of --ca-pem (HUB_CA_PEM)";
+        add(&mut roots, what, Ok(CertificateDer::pem_slice_iter(text.as_bytes())))?;
     }
     Ok(roots)
+}
+
+fn add(
+    roots: &mut RootCertStore,
+    what: &str,
+    certificates: Result<
+        impl Iterator<Item = Result<CertificateDer<'static>, pem::Error>>,
+        pem::Error,
+    >,
+) -> Result<(), Error> {
+    let wrong = |why: &dyn fmt::Display| Error::Usage(format!("{what} cannot be used: {why}"));
+    let before = roots.len();
+    for certificate in certificates.map_err(|error| wrong(&error))? {
+        let certificate = certificate.map_err(|error| wrong(&error))?;
+        roots.add(certificate).map_err(|error| wrong(&error))?;
+    }
+    if roots.len() == before { Err(wrong(&"there is no certificate in it")) } else { Ok(()) }
 }
 
 /// Why a certificate is not trusted, if that is what is wrong.
@@ -58,4 +79,20 @@ pub fn untrusted(error: &reqwest::Error) -> Option<String> {
         next = inner.map(|inner| inner as &(dyn StdError + 'static)).or_else(|| error.source());
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mozilla_is_trusted_only_where_the_system_trusts_nobody() {
+        let nobody = Authorities::default();
+        let compiled_in = roots(vec![], &nobody).unwrap();
+        assert!(compiled_in.len() > 100, "{}", compiled_in.len());
+        let one = webpki_root_certs::TLS_SERVER_ROOT_CERTS[0].clone();
+        assert_eq!(roots(vec![one], &nobody).unwrap().len(), 1);
+        let empty = Authorities { pem: Some("\n".to_owned()), ..Authorities::default() };
+        assert_eq!(roots(vec![], &empty).unwrap().len(), compiled_in.len());
+    }
 }

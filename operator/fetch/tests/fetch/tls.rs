@@ -72,3 +72,22 @@ async fn an_authority_of_ones_own() {
     let node = Node::new();
     node.fetch(&endpoint, &trusting).end().await.fails(2, &["--ca-file", "no certificate"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_as_text_beside_one_in_a_file() {
+    let (node, mirror) = (Node::new(), Mirror::of(model()).await);
+    let (endpoint, pem) = behind_tls(&mirror).await;
+    let (_, of_another) = behind_tls(&mirror).await;
+    let file = node.beside("ca.pem");
+    fs::write(&file, &of_another).unwrap();
+    let file = ["--ca-file", file.to_str().unwrap()];
+    let with = |pem: &str| {
+        let more = file.iter().copied().chain(["--ca-pem", pem]);
+        node.fetch(&endpoint, &more.collect::<Vec<_>>())
+    };
+    with("").end().await.fails(18, &["not trusted", "HUB_CA_PEM"]);
+    with("nothing").end().await.fails(2, &["HUB_CA_PEM", "no certificate"]);
+    let both = format!("# of one\n{of_another}\n# of another\n{pem}");
+    with(&both).end().await.succeeds();
+    node.holds(&mirror, &["model.safetensors"]);
+}
