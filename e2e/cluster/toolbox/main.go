@@ -1,7 +1,8 @@
 // toolbox is what tests run inside of a cluster's pods, from an image that holds nothing else.
 //
-//	toolbox fetch [flags] URL   ask a server, as curl would
-//	toolbox sleep [DURATION]    wait, for ever without a duration: something to exec into
+//	toolbox fetch [flags] URL      ask a server, as curl would
+//	toolbox hub [flags] FOLDER     serve a folder as the Hugging Face hub would
+//	toolbox sleep [DURATION]       wait, for ever without a duration: something to exec into
 package main
 
 import (
@@ -34,10 +35,12 @@ func run(args []string) error {
 	switch {
 	case len(args) > 0 && args[0] == "fetch":
 		return fetch(ctx, args[1:])
+	case len(args) > 0 && args[0] == "hub":
+		return serveHub(ctx, args[1:])
 	case len(args) > 0 && args[0] == "sleep":
 		return sleep(ctx, args[1:])
 	}
-	return errors.New("say what to do: fetch or sleep")
+	return errors.New("say what to do: fetch, hub or sleep")
 }
 
 func sleep(ctx context.Context, args []string) error {
