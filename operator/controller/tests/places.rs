@@ -37,6 +37,7 @@ fn occupy(fleet: &mut Fleet, node: &str, gpus: u32, owner: Owner) {
         node: NodeName::from(node),
         gpus,
         resources: Resources::default(),
+        cache: None,
         owner,
     });
 }

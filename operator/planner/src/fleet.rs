@@ -5,6 +5,7 @@
 //! the same last events the ledger is the same, in whatever order those of different objects came.
 //! (Those of one pod come in order, as watches deliver them.)
 
+mod cache;
 mod check;
 mod totals;
 
@@ -13,7 +14,10 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use check::{Shortage, Violation};
 pub use totals::NodeTotals;
 
-use crate::{Assumed, Free, Node, NodeName, Occupant, OccupantId, PodKey, occupant::Taken};
+use crate::{
+    Assumed, DeploymentId, Free, Node, NodeName, NodeState, Occupant, OccupantId, PodKey,
+    cache::shelf::Shelf, occupant::Taken,
+};
 
 /// The ledger of nodes, pods and assumed claims.
 #[derive(Clone, Debug, Default)]
@@ -22,15 +26,18 @@ pub struct Fleet {
     occupants: BTreeMap<OccupantId, Occupant>,
     by_pod: BTreeMap<PodKey, OccupantId>,
     assumed: BTreeMap<PodKey, Assumed>,
+    keepers: BTreeMap<DeploymentId, cache::Keeper>,
     version: u64,
     freed: u64,
 }
 
-/// What goes by one node's name. The node itself may be missing, while pods still name it.
+/// What goes by one node's name. The node itself may be missing, while pods still name it or files
+/// lie in its cache.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Entry {
     node: Option<Node>,
     taken: Taken,
+    shelf: Shelf,
     occupants: BTreeSet<OccupantId>,
     assumed: BTreeSet<PodKey>,
 }
@@ -42,6 +49,7 @@ impl PartialEq for Fleet {
             && self.occupants == other.occupants
             && self.by_pod == other.by_pod
             && self.assumed == other.assumed
+            && self.keepers == other.keepers
     }
 }
 
@@ -91,6 +99,7 @@ impl Fleet {
         {
             return;
         }
+        let before = self.shelf(&occupant.node).cloned().unwrap_or_default();
         let mut ended = Vec::new();
         ended.extend(self.take_occupant(&occupant.id));
         ended.extend(namesake.and_then(|id| self.take_occupant(&id)));
@@ -100,8 +109,9 @@ impl Fleet {
         let entry = self.entries.entry(occupant.node.clone()).or_default();
         entry.taken.add(&held);
         entry.occupants.insert(occupant.id.clone());
+        self.moved_in(&occupant.node, occupant.cache.as_ref(), occupant.deployment());
         self.by_pod.insert(occupant.pod.clone(), occupant.id.clone());
-        self.settle(&ended, Some((&occupant.node, &held)));
+        self.settle(&ended, Some((&occupant.node, &held, &before)));
         self.occupants.insert(occupant.id.clone(), occupant);
     }
 
@@ -122,12 +132,14 @@ impl Fleet {
         if self.assumed.get(&assumed.key) == Some(&assumed) {
             return Ok(());
         }
+        let before = self.shelf(&assumed.node).cloned().unwrap_or_default();
         let ended = self.take_assumed(&assumed.key);
         let held = assumed.taken();
         let entry = self.entries.entry(assumed.node.clone()).or_default();
         entry.taken.add(&held);
         entry.assumed.insert(assumed.key.clone());
-        self.settle(ended.as_slice(), Some((&assumed.node, &held)));
+        self.moved_in(&assumed.node, assumed.cache.as_ref(), Some(&assumed.claim.deployment));
+        self.settle(ended.as_slice(), Some((&assumed.node, &held, &before)));
         self.assumed.insert(assumed.key.clone(), assumed);
         Ok(())
     }
@@ -214,8 +226,10 @@ impl Fleet {
     }
 
     /// Nodes with what is taken on them, in natural order of the names.
-    pub(crate) fn states(&self) -> impl Iterator<Item = (&Node, &Taken)> {
-        self.entries.values().filter_map(|entry| Some((entry.node.as_ref()?, &entry.taken)))
+    pub(crate) fn states(&self) -> impl Iterator<Item = NodeState<'_>> {
+        self.entries.values().filter_map(|Entry { node, taken, shelf, .. }| {
+            Some(NodeState { node: node.as_ref()?, taken: *taken, shelf })
+        })
     }
 
     fn take_occupant(&mut self, id: &OccupantId) -> Option<(NodeName, Taken)> {
@@ -228,6 +242,7 @@ impl Fleet {
             entry.taken.sub(&held);
             entry.occupants.remove(id);
         }
+        self.moved_out(&occupant.node, occupant.cache.as_ref(), occupant.deployment());
         Some((occupant.node, held))
     }
 
@@ -238,29 +253,38 @@ impl Fleet {
             entry.taken.sub(&held);
             entry.assumed.remove(key);
         }
+        self.moved_out(&assumed.node, assumed.cache.as_ref(), Some(&assumed.claim.deployment));
         Some((assumed.node, held))
     }
 
-    /// Counts a change in which some holdings ended and one, perhaps, began.
-    fn settle(&mut self, ended: &[(NodeName, Taken)], begun: Option<(&NodeName, &Taken)>) {
+    /// Counts a change in which some holdings ended and one, perhaps, began: where, with what, and
+    /// what that node's cache was before.
+    fn settle(&mut self, ended: &[(NodeName, Taken)], begun: Option<(&NodeName, &Taken, &Shelf)>) {
         self.version += 1;
         let mut same_node = Taken::default();
         let mut elsewhere = false;
         for (node, held) in ended {
             match begun {
-                Some((name, _)) if name == node => same_node.add(held),
+                Some((name, ..)) if name == node => same_node.add(held),
                 _ => elsewhere = true,
             }
             self.drop_if_empty(node);
         }
-        if elsewhere || begun.is_some_and(|(_, held)| same_node.exceeds(held)) {
+        let eased = |(name, held, before): (&NodeName, &Taken, &Shelf)| {
+            same_node.exceeds(held)
+                || self.entries.get(name).is_some_and(|entry| entry.eased_since(before))
+        };
+        if elsewhere || begun.is_some_and(eased) {
             self.freed += 1;
         }
     }
 
     fn drop_if_empty(&mut self, name: &NodeName) {
         if self.entries.get(name).is_some_and(|entry| {
-            entry.node.is_none() && entry.occupants.is_empty() && entry.assumed.is_empty()
+            entry.node.is_none()
+                && entry.occupants.is_empty()
+                && entry.assumed.is_empty()
+                && entry.shelf.is_empty()
         }) {
             self.entries.remove(name);
         }

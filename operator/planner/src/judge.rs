@@ -1,8 +1,8 @@
 //! Whether one request fits on one node, in three steps: could it ever, may it now, is there room.
 
-use crate::{
-    Free, Node, NodeState, RefusalReason, Request, Taint, occupant::Taken, taint::Lifecycle, usable,
-};
+use berth_units::Bytes;
+
+use crate::{Free, Node, NodeState, RefusalReason, Request, Taint, taint::Lifecycle, usable};
 
 /// What is in the way for as long as node and request stay what they are.
 pub(crate) fn never(node: &Node, request: &Request) -> Option<RefusalReason> {
@@ -38,7 +38,11 @@ pub(crate) fn never(node: &Node, request: &Request) -> Option<RefusalReason> {
             return Some(RefusalReason::TooFewGpus { has: gpus.count });
         }
     }
-    None
+    let need = request.cache.as_ref()?;
+    if node.cache == Bytes::ZERO {
+        return Some(RefusalReason::NoCache);
+    }
+    (node.cache < need.bytes).then_some(RefusalReason::CacheTooSmall { size: node.cache })
 }
 
 /// What the node's state has against it for now.
@@ -61,7 +65,8 @@ pub(crate) fn not_now(node: &Node, request: &Request) -> Option<RefusalReason> {
 }
 
 /// What there is too little of beside what is taken.
-pub(crate) fn no_room(node: &Node, taken: &Taken, request: &Request) -> Option<RefusalReason> {
+pub(crate) fn no_room(state: &NodeState<'_>, request: &Request) -> Option<RefusalReason> {
+    let NodeState { node, taken, shelf } = state;
     let Free { gpus, resources: free } = taken.free(node);
     if gpus < request.gpus {
         return Some(RefusalReason::GpusTaken {
@@ -80,14 +85,17 @@ pub(crate) fn no_room(node: &Node, taken: &Taken, request: &Request) -> Option<R
     if free.ephemeral_storage < needed.ephemeral_storage {
         return Some(RefusalReason::EphemeralStorage { free: free.ephemeral_storage });
     }
-    (free.pods < needed.pods.max(1)).then_some(RefusalReason::Pods)
+    if free.pods < needed.pods.max(1) {
+        return Some(RefusalReason::Pods);
+    }
+    shelf.refuses(request.cache.as_ref()?, node.cache)
 }
 
 /// All three.
 pub(crate) fn refused(state: &NodeState<'_>, request: &Request) -> Option<RefusalReason> {
     never(state.node, request)
         .or_else(|| not_now(state.node, request))
-        .or_else(|| no_room(state.node, &state.taken, request))
+        .or_else(|| no_room(state, request))
 }
 
 fn untolerated<'a>(node: &'a Node, request: &Request) -> impl Iterator<Item = &'a Taint> {

@@ -8,10 +8,13 @@
 //! - [`Fleet`] is the ledger: nodes, the pods on them, and claims that are decided but not yet seen
 //!   back from the API server ("assumed").
 //! - [`Overlay`] is a cheap what-if on top of it: extra claims, pods thought away.
+//! - Each node may have a cache for model files, planned like memory: what lies there, what of it may
+//!   go, and what has to go for a new model ([`CacheNeed`], [`Fleet::evictions`]).
 //! - [`queue`] orders those who wait, and keeps later ones from taking what earlier ones could use.
 //!
 //! What is placed here: exclusive whole GPUs, each replica on one node.
 
+mod cache;
 mod fleet;
 mod judge;
 mod name;
@@ -25,8 +28,9 @@ mod refusal;
 mod request;
 mod taint;
 
+pub use cache::{CacheNeed, CacheUse, Cached};
 pub use fleet::{Fleet, NameTaken, NodeTotals, Shortage, Violation};
-pub use name::{DeploymentId, NodeName, OccupantId, PodKey};
+pub use name::{CacheKey, DeploymentId, NodeName, OccupantId, PodKey};
 pub use node::{Free, Gpus, Node, Resources, Vendor, usable};
 pub use occupant::{Assumed, Claim, Occupant, Owner, Taken};
 pub use overlay::{NodeState, Overlay, View};

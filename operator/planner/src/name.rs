@@ -1,4 +1,4 @@
-//! Names: of nodes, pods and deployments.
+//! Names: of nodes, pods, deployments and entries of a cache.
 
 use std::{cmp::Ordering, fmt, sync::Arc};
 
@@ -15,6 +15,11 @@ pub struct NodeName(Arc<str>);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub struct OccupantId(Arc<str>);
+
+/// The name of an entry of a cache: `NAMESPACE/DIRECTORY`. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub struct CacheKey(Arc<str>);
 
 macro_rules! text {
     ($name:ident) => {
@@ -53,6 +58,7 @@ macro_rules! text {
 
 text!(NodeName);
 text!(OccupantId);
+text!(CacheKey);
 
 impl Ord for NodeName {
     fn cmp(&self, other: &Self) -> Ordering {

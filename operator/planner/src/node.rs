@@ -34,6 +34,8 @@ pub struct Node {
     pub gpus: Option<Gpus>,
     /// What pods may request in all.
     pub allocatable: Resources,
+    /// The size of its cache for model files, in bytes; zero if it has none.
+    pub cache: Bytes,
 }
 
 /// The GPUs of a node: all of one product, because the kubelet picks which one a pod gets.

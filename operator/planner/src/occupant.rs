@@ -3,7 +3,7 @@
 use berth_units::{Bytes, MilliCpu};
 use serde::{Deserialize, Serialize};
 
-use crate::{DeploymentId, Free, Node, NodeName, OccupantId, PodKey, Resources};
+use crate::{CacheKey, DeploymentId, Free, Node, NodeName, OccupantId, PodKey, Resources};
 
 /// A pod that holds part of a node: from when it is bound or pinned to it until it is gone or
 /// finished, Terminating included. What a pod requests counts, whatever it claims to be.
@@ -19,6 +19,8 @@ pub struct Occupant {
     pub gpus: u32,
     /// What else it requests.
     pub resources: Resources,
+    /// The entry of the node's cache that it uses, and how many bytes that has when complete.
+    pub cache: Option<(CacheKey, Bytes)>,
     /// Whose it is.
     pub owner: Owner,
 }
@@ -56,6 +58,8 @@ pub struct Assumed {
     pub gpus: u32,
     /// What else it will request.
     pub resources: Resources,
+    /// The entry of the node's cache that it will use, and how many bytes that has when complete.
+    pub cache: Option<(CacheKey, Bytes)>,
     /// The claim that it will carry.
     pub claim: Claim,
 }
@@ -149,6 +153,14 @@ impl Taken {
 impl Occupant {
     pub(crate) fn taken(&self) -> Taken {
         Taken::of(matches!(self.owner, Owner::Ours(_)), self.gpus, &self.resources)
+    }
+
+    /// The deployment that it is a replica of.
+    pub(crate) fn deployment(&self) -> Option<&DeploymentId> {
+        match &self.owner {
+            Owner::Ours(claim) => Some(&claim.deployment),
+            Owner::Foreign => None,
+        }
     }
 }
 

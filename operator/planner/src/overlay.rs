@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use berth_units::Bytes;
+
 use crate::{
-    Fleet, Free, Node, NodeName, OccupantId, Placement, PodKey, Request, Resources, occupant::Taken,
+    CacheKey, CacheNeed, DeploymentId, Fleet, Free, Node, NodeName, OccupantId, Placement, PodKey,
+    Request, Resources, cache::shelf::Shelf, occupant::Taken,
 };
 
 /// What placement looks at: nodes, and what is taken on them.
@@ -19,6 +22,8 @@ pub struct NodeState<'a> {
     pub node: &'a Node,
     /// What is taken on it.
     pub taken: Taken,
+    /// Its cache.
+    pub(crate) shelf: &'a Shelf,
 }
 
 impl NodeState<'_> {
@@ -30,7 +35,7 @@ impl NodeState<'_> {
 
 impl View for Fleet {
     fn states(&self) -> impl Iterator<Item = NodeState<'_>> {
-        self.states().map(|(node, taken)| NodeState { node, taken: *taken })
+        self.states()
     }
 }
 
@@ -47,6 +52,10 @@ pub struct Overlay<'a> {
 struct Difference {
     more: Taken,
     less: Taken,
+    /// The node's cache, once it differs.
+    shelf: Option<Box<Shelf>>,
+    /// Pods of deployments, come less gone.
+    pods: BTreeMap<DeploymentId, i64>,
 }
 
 impl<'a> Overlay<'a> {
@@ -70,16 +79,33 @@ impl<'a> Overlay<'a> {
         self.nodes.entry(node.clone()).or_default().more.add(&Taken::of(true, gpus, resources));
     }
 
-    /// As if `placement` of `request` were carried out.
+    /// As if a replica of ours used that entry of the cache of `node` too: what has to go for it
+    /// leaves.
+    pub fn claim_cache(&mut self, node: &NodeName, need: &CacheNeed) {
+        let size = self.fleet.node(node).map(|node| node.cache).unwrap_or_default();
+        self.shelf_mut(node).carry_out(need, size);
+    }
+
+    /// As if `placement` of `request` were carried out, evictions included.
     pub fn carry_out(&mut self, placement: &Placement, request: &Request) {
         self.claim(&placement.node, placement.gpus, &request.resources);
+        if let Some(need) = &request.cache {
+            self.claim_cache(&placement.node, need);
+        }
+    }
+
+    /// As if `deployment` had one pod more on `node`: what it keeps is protected there. To be called
+    /// beside [`Self::carry_out`], which does not know whose replica it places.
+    pub fn keep_for(&mut self, node: &NodeName, deployment: &DeploymentId) {
+        self.count(node, deployment, 1);
     }
 
     /// As if that pod were gone. Tells whether there is such a pod; a second time changes nothing.
     pub fn remove(&mut self, id: &OccupantId) -> bool {
         let Some(occupant) = self.fleet.occupant(id) else { return false };
         if self.without.insert(id.clone()) {
-            self.nodes.entry(occupant.node.clone()).or_default().less.add(&occupant.taken());
+            let uses = occupant.cache.as_ref();
+            self.take_out(&occupant.node, &occupant.taken(), uses, occupant.deployment());
         }
         true
     }
@@ -88,7 +114,8 @@ impl<'a> Overlay<'a> {
     pub fn remove_assumed(&mut self, key: &PodKey) -> bool {
         let Some(assumed) = self.fleet.assumption(key) else { return false };
         if self.without_assumed.insert(key.clone()) {
-            self.nodes.entry(assumed.node.clone()).or_default().less.add(&assumed.taken());
+            let (uses, deployment) = (assumed.cache.as_ref(), Some(&assumed.claim.deployment));
+            self.take_out(&assumed.node, &assumed.taken(), uses, deployment);
         }
         true
     }
@@ -96,23 +123,80 @@ impl<'a> Overlay<'a> {
     /// What is free on a node, as [`Fleet::free`].
     pub fn free(&self, name: &NodeName) -> Free {
         self.fleet.node(name).map_or_else(Free::default, |node| {
-            self.changed(node, self.fleet.taken(name)).free(node)
+            changed(self.nodes.get(name), self.fleet.taken(name)).free(node)
         })
     }
 
-    fn changed(&self, node: &Node, mut taken: Taken) -> Taken {
-        if let Some(Difference { more, less }) = self.nodes.get(&node.name) {
-            taken.add(more);
-            taken.sub(less);
+    /// What has to go from a node's cache for `need`, as [`Fleet::evictions`]. Not what goes for
+    /// placements that are carried out already.
+    pub fn evictions(&self, name: &NodeName, need: &CacheNeed) -> Vec<CacheKey> {
+        let difference = self.nodes.get(name).and_then(|difference| difference.shelf.as_deref());
+        let size = self.fleet.node(name).map(|node| node.cache).unwrap_or_default();
+        let cache = difference.or(self.fleet.shelf(name));
+        cache.map(|shelf| shelf.evictions(need, size)).unwrap_or_default()
+    }
+
+    fn take_out(
+        &mut self,
+        node: &NodeName,
+        held: &Taken,
+        uses: Option<&(CacheKey, Bytes)>,
+        deployment: Option<&DeploymentId>,
+    ) {
+        self.nodes.entry(node.clone()).or_default().less.add(held);
+        if let Some((key, bytes)) = uses {
+            self.shelf_mut(node).remove_user(key, *bytes);
         }
-        taken
+        if let Some(deployment) = deployment {
+            self.count(node, deployment, -1);
+        }
+    }
+
+    /// Counts a pod more or less of a deployment: with the first comes, with the last goes what it
+    /// keeps.
+    fn count(&mut self, node: &NodeName, deployment: &DeploymentId, more: i64) {
+        let fleet = self.fleet;
+        let kept = fleet.kept(deployment);
+        if kept.is_empty() {
+            return;
+        }
+        let pods = &mut self.nodes.entry(node.clone()).or_default().pods;
+        let change = pods.entry(deployment.clone()).or_default();
+        let before = i64::from(fleet.pods_of(deployment, node)) + *change;
+        *change += more;
+        if before == 0 {
+            self.shelf_mut(node).add_kept(kept);
+        } else if before + more == 0 {
+            self.shelf_mut(node).remove_kept(kept);
+        }
+    }
+
+    fn shelf_mut(&mut self, node: &NodeName) -> &mut Shelf {
+        let fleet = self.fleet;
+        let difference = self.nodes.entry(node.clone()).or_default();
+        difference
+            .shelf
+            .get_or_insert_with(|| Box::new(fleet.shelf(node).cloned().unwrap_or_default()))
     }
 }
 
 impl View for Overlay<'_> {
     fn states(&self) -> impl Iterator<Item = NodeState<'_>> {
-        self.fleet
-            .states()
-            .map(|(node, taken)| NodeState { node, taken: self.changed(node, *taken) })
+        self.fleet.states().map(|NodeState { node, taken, shelf }| {
+            let difference = self.nodes.get(&node.name);
+            NodeState {
+                node,
+                taken: changed(difference, taken),
+                shelf: difference.and_then(|change| change.shelf.as_deref()).unwrap_or(shelf),
+            }
+        })
     }
+}
+
+fn changed(difference: Option<&Difference>, mut taken: Taken) -> Taken {
+    if let Some(Difference { more, less, .. }) = difference {
+        taken.add(more);
+        taken.sub(less);
+    }
+    taken
 }

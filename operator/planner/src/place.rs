@@ -6,8 +6,8 @@ use berth_units::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Fleet, Node, NodeName, NodeState, Overlay, Refusal, Request, Strategy, Vendor, View, judge,
-    occupant::Taken, refusal::Collector, usable,
+    Fleet, Node, NodeName, NodeState, Overlay, Refusal, Request, Strategy, Vendor, View,
+    cache::shelf::Shelf, judge, occupant::Taken, refusal::Collector, usable,
 };
 
 /// Where a replica goes, and why there.
@@ -41,6 +41,9 @@ pub struct Score {
     pub wasted_vram_per_gpu: Bytes,
     /// GPUs still free on the node afterwards: the fullest node first keeps whole nodes free.
     pub gpus_left: u32,
+    /// Bytes of the model that are still to be downloaded there. Last: a download takes minutes,
+    /// but a small model on a large GPU or on a node kept whole is in the way for as long as it runs.
+    pub download: Bytes,
 }
 
 /// The best node for `request`, or why there is none. Changes nothing.
@@ -57,15 +60,15 @@ pub fn place(view: &impl View, request: &Request) -> Result<Placement, Refusal> 
     Err(refusals.finish())
 }
 
-/// Whether `request` could fit if nobody held anything, and every node were ready, not cordoned
-/// and not avoided. If not, waiting is in vain.
+/// Whether `request` could fit if nobody held anything, nothing lay in the caches, and every node
+/// were ready, not cordoned and not avoided. If not, waiting is in vain.
 pub fn could_ever(fleet: &Fleet, request: &Request) -> Result<(), Refusal> {
     let mut refusals = Collector::new(request);
-    let nobody = Taken::default();
+    let (nobody, nothing) = (Taken::default(), Shelf::default());
     for node in fleet.nodes() {
-        let reason = judge::never(node, request).or_else(|| judge::no_room(node, &nobody, request));
-        match reason {
-            Some(reason) => refusals.add(NodeState { node, taken: nobody }, reason),
+        let state = NodeState { node, taken: nobody, shelf: &nothing };
+        match judge::never(node, request).or_else(|| judge::no_room(&state, request)) {
+            Some(reason) => refusals.add(state, reason),
             None => return Ok(()),
         }
     }
@@ -141,6 +144,7 @@ fn score(state: &NodeState<'_>, request: &Request) -> Score {
         siblings: request.siblings.get(&state.node.name).copied().unwrap_or_default(),
         wasted_vram_per_gpu: vram.map(usable).unwrap_or_default() - request.vram_per_gpu,
         gpus_left: state.free().gpus - request.gpus,
+        download: request.cache.as_ref().map(|need| state.shelf.missing(need)).unwrap_or_default(),
     }
 }
 

@@ -121,6 +121,7 @@ pub fn reserve_for_earlier<'a>(fleet: &'a Fleet, queue: &Queue, key: &Deployment
             match best(&overlay, &beside(request, &placed)) {
                 Some(placement) => {
                     overlay.carry_out(&placement, request);
+                    overlay.keep_for(&placement.node, &waiting.key);
                     placed.push(placement.node);
                 }
                 None => failed = Some(request),

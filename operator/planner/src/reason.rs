@@ -56,6 +56,13 @@ pub enum RefusalReason {
         /// How many it has.
         has: u32,
     },
+    /// It has no cache for model files.
+    NoCache,
+    /// Its cache is smaller than the model.
+    CacheTooSmall {
+        /// Its size.
+        size: Bytes,
+    },
     /// It is not ready.
     NotReady,
     /// It is cordoned.
@@ -91,6 +98,15 @@ pub enum RefusalReason {
     },
     /// It has no room for another pod.
     Pods,
+    /// Too much of its cache is in use, or kept for a rollback.
+    Cache {
+        /// How much the model takes.
+        need: Bytes,
+        /// How much is free, or would be once all that can be evicted is.
+        free: Bytes,
+    },
+    /// The copy of the model in its cache is being removed; afterwards it can come again.
+    CacheLeaving,
 }
 
 impl RefusalReason {
@@ -106,6 +122,8 @@ impl RefusalReason {
             Self::UnknownVram => "UnknownVram",
             Self::GpuTooSmall { .. } => "GpuTooSmall",
             Self::TooFewGpus { .. } => "TooFewGpus",
+            Self::NoCache => "NoCache",
+            Self::CacheTooSmall { .. } => "CacheTooSmall",
             Self::NotReady => "NotReady",
             Self::Cordoned => "Cordoned",
             Self::Avoided { .. } => "Avoided",
@@ -114,6 +132,8 @@ impl RefusalReason {
             Self::Memory { .. } => "Memory",
             Self::EphemeralStorage { .. } => "EphemeralStorage",
             Self::Pods => "Pods",
+            Self::Cache { .. } => "Cache",
+            Self::CacheLeaving => "CacheLeaving",
         }
     }
 
@@ -149,9 +169,14 @@ impl RefusalReason {
     pub(crate) fn merge(&mut self, other: &Self) {
         match (self, other) {
             (Self::GpuTooSmall { usable: a }, Self::GpuTooSmall { usable: b })
+            | (Self::CacheTooSmall { size: a }, Self::CacheTooSmall { size: b })
             | (Self::Memory { free: a }, Self::Memory { free: b })
             | (Self::EphemeralStorage { free: a }, Self::EphemeralStorage { free: b }) => {
                 *a = (*a).max(*b);
+            }
+            (Self::Cache { need, free }, Self::Cache { need: other_need, free: other_free }) => {
+                *need = (*need).max(*other_need);
+                *free = (*free).max(*other_free);
             }
             (Self::TooFewGpus { has: a }, Self::TooFewGpus { has: b }) => *a = (*a).max(*b),
             (Self::Cpu { free: a }, Self::Cpu { free: b }) => *a = (*a).max(*b),
@@ -187,6 +212,8 @@ impl RefusalReason {
             Self::UnknownVram => "VRAM unknown".to_owned(),
             Self::GpuTooSmall { usable } => format!("GPU too small ({up_to}{usable} usable)"),
             Self::TooFewGpus { has } => format!("too few GPUs ({up_to}{has})"),
+            Self::NoCache => "no model cache".to_owned(),
+            Self::CacheTooSmall { size } => format!("model cache too small ({up_to}{size})"),
             Self::NotReady => "not ready".to_owned(),
             Self::Cordoned => "cordoned".to_owned(),
             Self::Avoided { why } => format!("avoided ({}{more})", shortened(why)),
@@ -213,6 +240,10 @@ impl RefusalReason {
                 format!("too little ephemeral storage ({up_to}{free} free)")
             }
             Self::Pods => "no room for another pod".to_owned(),
+            Self::Cache { need: _, free } => {
+                format!("too little model cache ({up_to}{free} can be freed)")
+            }
+            Self::CacheLeaving => "its copy of the model is being removed".to_owned(),
         }
     }
 }

@@ -122,17 +122,21 @@ impl<'a> Collector<'a> {
     /// How near a node comes, the nearest the greatest: first by kind, then by how much is there.
     fn nearness(&self, state: &NodeState<'_>, reason: &RefusalReason) -> Option<(u8, u64)> {
         Some(match reason {
-            RefusalReason::Pods => (6, 3),
-            RefusalReason::EphemeralStorage { .. } => (6, 2),
-            RefusalReason::Memory { .. } => (6, 1),
-            RefusalReason::Cpu { .. } => (6, 0),
-            RefusalReason::GpusTaken { free, .. } if *free > 0 => (5, u64::from(*free)),
+            RefusalReason::CacheLeaving => (7, 5),
+            RefusalReason::Cache { .. } => (7, 4),
+            RefusalReason::Pods => (7, 3),
+            RefusalReason::EphemeralStorage { .. } => (7, 2),
+            RefusalReason::Memory { .. } => (7, 1),
+            RefusalReason::Cpu { .. } => (7, 0),
+            RefusalReason::GpusTaken { free, .. } if *free > 0 => (6, u64::from(*free)),
             RefusalReason::NotReady | RefusalReason::Cordoned | RefusalReason::Avoided { .. }
-                if judge::no_room(state.node, &state.taken, self.request).is_none() =>
+                if judge::no_room(state, self.request).is_none() =>
             {
-                (4, 0)
+                (5, 0)
             }
-            RefusalReason::GpusTaken { .. } => (3, 0),
+            RefusalReason::GpusTaken { .. } => (4, 0),
+            RefusalReason::CacheTooSmall { size } => (3, size.get()),
+            RefusalReason::NoCache => (3, 0),
             RefusalReason::TooFewGpus { has } => (2, u64::from(*has)),
             RefusalReason::GpuTooSmall { usable } => (1, usable.get()),
             _ => return None,
@@ -213,6 +217,10 @@ impl fmt::Display for NearMiss {
                 f,
                 "; {has} {node}, where {free} of ephemeral storage is free of the {} needed",
                 resources.ephemeral_storage
+            ),
+            RefusalReason::Cache { need, free } => write!(
+                f,
+                "; {has} {node}, where {free} of model cache can be freed of the {need} needed"
             ),
             reason => write!(f, "; {has} {node}: {reason}"),
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use berth_units::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{NodeName, Resources, Toleration, Vendor};
+use crate::{CacheNeed, NodeName, Resources, Toleration, Vendor};
 
 /// What a replica needs from one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,8 @@ pub struct Request {
     pub vram_per_gpu: Bytes,
     /// What else its pod requests.
     pub resources: Resources,
+    /// What it needs of the node's cache; with nothing, caches are not looked at.
+    pub cache: Option<CacheNeed>,
     /// Whose GPUs; any when absent.
     pub vendor: Option<Vendor>,
     /// Which products, as the labels name them, in either case; any when empty.

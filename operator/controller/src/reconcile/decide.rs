@@ -153,6 +153,7 @@ fn assume(state: &mut State, observed: &Observed, need: &Need, placed: &Placed) 
         node: placed.placement.node.clone(),
         gpus: placed.placement.gpus,
         resources,
+        cache: None,
         owner: Holder::Ours(claim.clone()),
     };
     if let (true, Some(old)) = (placed.in_place, &need.replaces)
@@ -165,6 +166,7 @@ fn assume(state: &mut State, observed: &Observed, need: &Need, placed: &Placed) 
         node: occupant.node,
         gpus: occupant.gpus,
         resources: occupant.resources,
+        cache: occupant.cache,
         claim,
     };
     if let Err(error) = state.fleet.assume(assumed) {

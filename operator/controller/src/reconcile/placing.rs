@@ -130,6 +130,7 @@ pub fn request(template: &Template, need: &Need, terms: &Terms) -> Request {
             template.resources.memory,
             template.resources.ephemeral_storage,
         ),
+        cache: None,
         vendor: Some(planner_vendor(template.vendor)),
         products: template.products.clone(),
         node_selector: template.node_selector.clone(),

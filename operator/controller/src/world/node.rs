@@ -45,6 +45,7 @@ pub fn node(node: &v1::Node) -> Node {
             ephemeral_storage: number("ephemeral-storage"),
             pods: u32::try_from(number("pods").get()).unwrap_or(u32::MAX),
         },
+        cache: berth_units::Bytes::ZERO,
     }
 }
 

@@ -135,6 +135,7 @@ pub fn occupant(pod: &Pod) -> Option<Occupant> {
             ephemeral_storage: requests.get("ephemeral-storage").copied().unwrap_or_default(),
             pods: 1,
         },
+        cache: None,
         owner: ours.map_or(Owner::Foreign, |ours| {
             Owner::Ours(Claim {
                 deployment: ours.deployment,

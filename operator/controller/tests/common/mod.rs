@@ -52,6 +52,7 @@ pub fn node(name: &str, product: &str, count: u32, vram: Bytes) -> Node {
             ephemeral_storage: Bytes::gib(8192),
             pods: 110,
         },
+        cache: Bytes::ZERO,
     }
 }
 

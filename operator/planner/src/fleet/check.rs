@@ -3,12 +3,15 @@
 //! Shares no sums with the ledger: what the ledger keeps up to date event by event is compared here
 //! with what a fresh count gives.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use berth_units::{Bytes, MilliCpu};
 
 use super::Fleet;
-use crate::{NodeName, Owner, PodKey, usable};
+use crate::{CacheKey, DeploymentId, NodeName, Owner, PodKey, usable};
 
 /// Something that must not be. Each is either a fault of ours, or the cluster changed under running
 /// pods (a node returned with fewer GPUs, say).
@@ -57,6 +60,8 @@ pub enum Shortage {
     EphemeralStorage(Bytes, Bytes),
     /// Pods: held, and there.
     Pods(u64, u32),
+    /// The cache for model files: protected, and its size.
+    Cache(Bytes, Bytes),
 }
 
 impl fmt::Display for Shortage {
@@ -69,6 +74,7 @@ impl fmt::Display for Shortage {
                 write!(f, "{held} of {there} ephemeral storage")
             }
             Self::Pods(held, there) => write!(f, "{held} of {there} pods"),
+            Self::Cache(held, there) => write!(f, "{held} of {there} model cache"),
         }
     }
 }
@@ -93,33 +99,35 @@ impl fmt::Display for Violation {
 
 /// A fresh count of what is held on one node. Amounts saturate.
 #[derive(Default)]
-struct Count {
+struct Count<'a> {
     gpus: [u64; 2],
     cpu: MilliCpu,
     memory: Bytes,
     storage: Bytes,
     pods: u64,
     holders: usize,
+    /// Entries of the cache that are used, with the most bytes said of each.
+    used: BTreeMap<&'a CacheKey, Bytes>,
+    deployments: BTreeSet<&'a DeploymentId>,
 }
 
 impl Fleet {
     /// Every invariant that does not hold, in a fixed order; empty when all is well.
     pub fn check(&self) -> Vec<Violation> {
         let mut violations = Vec::new();
-        let mut counts: BTreeMap<&NodeName, Count> = BTreeMap::new();
+        let mut counts: BTreeMap<&NodeName, Count<'_>> = BTreeMap::new();
         let mut names: BTreeMap<&PodKey, u32> = BTreeMap::new();
         let seen = self.occupants.values().map(|pod| {
             let claim = match &pod.owner {
                 Owner::Ours(claim) => Some(claim),
                 Owner::Foreign => None,
             };
-            (&pod.pod, &pod.node, pod.gpus, &pod.resources, claim)
+            (&pod.pod, &pod.node, pod.gpus, &pod.resources, claim, &pod.cache)
         });
-        let assumed = self
-            .assumed
-            .values()
-            .map(|pod| (&pod.key, &pod.node, pod.gpus, &pod.resources, Some(&pod.claim)));
-        for (pod, node, gpus, resources, claim) in seen.chain(assumed) {
+        let assumed = self.assumed.values().map(|pod| {
+            (&pod.key, &pod.node, pod.gpus, &pod.resources, Some(&pod.claim), &pod.cache)
+        });
+        for (pod, node, gpus, resources, claim, cache) in seen.chain(assumed) {
             *names.entry(pod).or_default() += 1;
             let count = counts.entry(node).or_default();
             count.gpus[usize::from(claim.is_none())] += u64::from(gpus);
@@ -128,6 +136,11 @@ impl Fleet {
             count.storage += resources.ephemeral_storage;
             count.pods += u64::from(resources.pods.max(1));
             count.holders += 1;
+            count.deployments.extend(claim.map(|claim| &claim.deployment));
+            if let Some((key, bytes)) = cache {
+                let most = count.used.entry(key).or_default();
+                *most = (*most).max(*bytes);
+            }
             if let (Some(claim), Some(there)) = (claim, self.node(node))
                 && let Some(vram) = there.gpus.as_ref().and_then(|gpus| gpus.vram)
                 && claim.vram_per_gpu > usable(vram)
@@ -155,9 +168,10 @@ impl Fleet {
         violations
     }
 
-    fn check_node(&self, name: &NodeName, count: &Count, violations: &mut Vec<Violation>) {
-        let kept = self.entries.get(name);
-        let agrees = kept.is_some_and(|entry| {
+    fn check_node(&self, name: &NodeName, count: &Count<'_>, violations: &mut Vec<Violation>) {
+        let known = self.entries.get(name);
+        let protected = self.protected(name, count);
+        let agrees = known.is_some_and(|entry| {
             let taken = &entry.taken;
             [taken.ours, taken.foreign] == count.gpus
                 && u64::try_from(taken.cpu).unwrap_or(u64::MAX) == count.cpu.get()
@@ -165,11 +179,12 @@ impl Fleet {
                 && u64::try_from(taken.ephemeral_storage).unwrap_or(u64::MAX) == count.storage.get()
                 && taken.pods == count.pods
                 && entry.occupants.len() + entry.assumed.len() == count.holders
+                && self.cache_use(name).protected == protected
         });
         if !agrees {
             violations.push(Violation::Miscounted { node: name.clone() });
         }
-        let Some(node) = kept.and_then(|entry| entry.node.as_ref()) else { return };
+        let Some(node) = known.and_then(|entry| entry.node.as_ref()) else { return };
         let there = &node.allocatable;
         let gpus_there = node.gpus.as_ref().map_or(0, |gpus| gpus.count);
         let gpus_held = count.gpus[0] + count.gpus[1];
@@ -180,6 +195,7 @@ impl Fleet {
             (count.storage > there.ephemeral_storage)
                 .then_some(Shortage::EphemeralStorage(count.storage, there.ephemeral_storage)),
             (count.pods > there.pods.into()).then_some(Shortage::Pods(count.pods, there.pods)),
+            (protected > node.cache).then_some(Shortage::Cache(protected, node.cache)),
         ];
         violations.extend(
             shortages
@@ -187,5 +203,20 @@ impl Fleet {
                 .flatten()
                 .map(|shortage| Violation::OverCommitted { node: name.clone(), shortage }),
         );
+    }
+
+    /// The bytes of a node's cache that must not be evicted.
+    fn protected(&self, name: &NodeName, count: &Count<'_>) -> Bytes {
+        let lying = self.cached(name);
+        let used = count
+            .used
+            .iter()
+            .map(|(key, bytes)| lying.get(*key).map_or(*bytes, |cached| cached.bytes.max(*bytes)));
+        let keeps = |key| count.deployments.iter().any(|of| self.kept(of).contains(key));
+        let kept = lying
+            .iter()
+            .filter(|(key, cached)| !count.used.contains_key(key) && !cached.leaving && keeps(key))
+            .map(|(_, cached)| cached.bytes);
+        used.chain(kept).sum()
     }
 }

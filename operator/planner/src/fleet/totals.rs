@@ -46,7 +46,7 @@ pub struct NodeTotals {
 impl Fleet {
     /// Every node with GPUs, in figures, in natural order of the names.
     pub fn totals(&self) -> impl Iterator<Item = NodeTotals> {
-        self.states().filter_map(|(node, taken)| totals(node, taken))
+        self.states().filter_map(|state| totals(state.node, &state.taken))
     }
 }
 

@@ -31,6 +31,7 @@ pub fn node(name: &str, gpus: u32, vram: u64) -> Node {
             ephemeral_storage: Bytes::gib(1000),
             pods: 110,
         },
+        cache: Bytes::ZERO,
     }
 }
 
@@ -77,6 +78,7 @@ pub fn foreign(name: &str, node: &str, gpus: u32) -> Occupant {
         node: node.into(),
         gpus,
         resources: Resources::default(),
+        cache: None,
         owner: Owner::Foreign,
     }
 }
@@ -87,6 +89,7 @@ pub fn assumed(name: &str, node: &str, gpus: u32) -> Assumed {
         node: node.into(),
         gpus,
         resources: Resources::default(),
+        cache: None,
         claim: claim(name),
     }
 }

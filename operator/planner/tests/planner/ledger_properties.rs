@@ -67,6 +67,7 @@ fn occupant(pod: u32, life: u32, node: u32, gpus: u32, cpu: u64, ours: bool) -> 
         node: node_name(node).as_str().into(),
         gpus,
         resources: Resources::of_pod(MilliCpu(cpu), Bytes::gib(1), Bytes::ZERO),
+        cache: None,
         owner: if ours { Owner::Ours(claim("model")) } else { Owner::Foreign },
     }
 }
@@ -77,6 +78,7 @@ fn assumed(pod: u32, node: u32, gpus: u32) -> Assumed {
         node: node_name(node).as_str().into(),
         gpus,
         resources: Resources::of_pod(MilliCpu(500), Bytes::gib(1), Bytes::ZERO),
+        cache: None,
         claim: claim("model"),
     }
 }

@@ -25,6 +25,7 @@ fn the_smallest_gpu_that_holds_it_then_the_fullest_node_then_the_first_name() {
                 siblings: 0,
                 wasted_vram_per_gpu: usable(Bytes::gib(48)) - Bytes::gib(40),
                 gpus_left: 6,
+                download: Bytes::ZERO,
             },
         }
     );

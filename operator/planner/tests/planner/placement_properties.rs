@@ -80,6 +80,7 @@ fn any_request() -> impl Strategy<Value = Request> {
                         Bytes::gib(1),
                         Bytes::gib(1),
                     ),
+                    cache: None,
                     vendor: amd.map(|amd| if amd { Vendor::Amd } else { Vendor::Nvidia }),
                     products: if product { vec!["nvidia-some(80)".to_owned()] } else { Vec::new() },
                     node_selector: zone
