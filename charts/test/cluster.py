@@ -15,13 +15,18 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 # Kinds whose plural is not the kind with an s.
-PLURALS = {"ValidatingAdmissionPolicy": "validatingadmissionpolicies", "PriorityClass": "priorityclasses"}
+PLURALS = {
+    "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
+    "PriorityClass": "priorityclasses",
+    "StorageClass": "storageclasses",
+}
 WITHOUT_NAMESPACE = {
     "ClusterRole",
     "ClusterRoleBinding",
     "CustomResourceDefinition",
     "Namespace",
     "PriorityClass",
+    "StorageClass",
     "ValidatingAdmissionPolicy",
     "ValidatingAdmissionPolicyBinding",
 }

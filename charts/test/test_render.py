@@ -44,6 +44,11 @@ class Render(unittest.TestCase):
             "engineImages.vLLM.NVIDIA=x": "vLLM",
             "engineImages.VLLM.nvidia=x": "nvidia",
             "runtimeClasses.NVIDIA=Not_A_Name": "runtimeClasses",
+            "cache.path=var/lib/berth": "path",
+            "cache.path=/var/../etc": "path",
+            "cache.path=/var/lib/berth": "size",
+            "hub.endpoint=hub.example.com": "endpoint",
+            "fetch.image.tag=a b": "tag",
             "leaseSeconds=2": "leaseSeconds",
             "leaseSeconds=15s": "leaseSeconds",
             "unschedulableTimeout=30": "unschedulableTimeout",
@@ -91,8 +96,11 @@ class Render(unittest.TestCase):
         everything = "\n".join(helm.template("--values", VALUES / "everything.yaml"))
         catalogue = self.file(json.loads(re.search(r"^  catalogue.json: (.+)$", everything, re.MULTILINE)[1]))
         arguments = re.findall(r"^            - (--.+)$", everything, re.MULTILINE)
-        arguments = [argument.replace("/etc/berth/catalogue.json", catalogue) for argument in arguments]
-        self.assertIn(f"--catalogue={catalogue}", arguments)
+        certificates = self.file(json.loads(re.search(r"^  ca.pem: (.+)$", everything, re.MULTILINE)[1]))
+        for mounted, here in {"catalogue/catalogue.json": catalogue, "hub/ca.pem": certificates}.items():
+            moved = [argument.replace(f"/etc/berth/{mounted}", here) for argument in arguments]
+            self.assertNotEqual(moved, arguments, mounted)
+            arguments = moved
         # It reads all of them before it looks for a cluster, and there is none.
         result = subprocess.run(
             [os.environ["BERTH_OPERATOR"], *arguments], capture_output=True, text=True, env={"KUBECONFIG": "/dev/null"}

@@ -32,5 +32,18 @@ pub const ANNOTATION_REPLACES: &str = "berth.dev/replaces";
 /// On a ControllerRevision, as JSON: the user's pod-relevant fields it was made from.
 pub const ANNOTATION_SPEC: &str = "berth.dev/spec";
 
+/// Standard label: which part of Berth an object belongs to.
+pub const LABEL_COMPONENT: &str = "app.kubernetes.io/component";
+/// Value of [`LABEL_COMPONENT`] on volumes, claims and pods of the nodes' caches.
+pub const COMPONENT_CACHE: &str = "cache";
+/// On a PersistentVolume of a cache, and on a keeper's pod: the node.
+pub const ANNOTATION_CACHE_NODE: &str = "berth.dev/cache-node";
+/// On a PersistentVolume of a cache: the namespace whose pods mount it.
+pub const ANNOTATION_CACHE_NAMESPACE: &str = "berth.dev/cache-namespace";
+/// On a PersistentVolume of a cache, as JSON: what lies in it.
+pub const ANNOTATION_CACHE_CONTENT: &str = "berth.dev/cache-content";
+/// On a node: the size of its cache, where it is not the usual one, such as `2Ti`; `0` for none.
+pub const ANNOTATION_CACHE_SIZE: &str = "berth.dev/cache-size";
+
 /// Label of a node: the rack that it stands in.
 pub const LABEL_RACK: &str = "topology.berth.dev/rack";

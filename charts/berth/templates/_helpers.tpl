@@ -17,9 +17,15 @@ app.kubernetes.io/component: operator
 system:serviceaccount:{{ .Release.Namespace }}:{{ .Values.serviceAccount.name }}
 {{- end }}
 
-{{/* The operator's image, by digest where one is given. */}}
+{{/* The operator's image. */}}
 {{- define "berth.image" -}}
-{{- with .Values.global.imageRegistry }}{{ trimSuffix "/" . }}/{{ end -}}
-{{- .Values.image.repository -}}
-{{- if .Values.image.digest }}@{{ .Values.image.digest }}{{ else }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ end }}
+{{ include "berth.named" (list . .Values.image) }}
+{{- end }}
+
+{{/* An image of ours by its values, by digest where one is given. */}}
+{{- define "berth.named" -}}
+{{- $root := index . 0 }}{{ $image := index . 1 -}}
+{{- with $root.Values.global.imageRegistry }}{{ trimSuffix "/" . }}/{{ end -}}
+{{- $image.repository -}}
+{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default $root.Chart.AppVersion }}{{ end }}
 {{- end }}

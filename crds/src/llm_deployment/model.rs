@@ -10,8 +10,8 @@ use super::Facts;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = kube::core::Rule::new("self.uri.matches('^(hf://[A-Za-z0-9][-A-Za-z0-9._]*/[A-Za-z0-9][-A-Za-z0-9._]*|oci://[a-z0-9][-a-z0-9.]*(:[0-9]+)?(/[a-z0-9][-a-z0-9._]*)+(:[A-Za-z0-9._][-A-Za-z0-9._]*)?(@sha256:[a-f0-9]{64})?|s3://[a-z0-9][-a-z0-9.]{2,62}/[-A-Za-z0-9._/]+|pvc://[a-z0-9][-a-z0-9.]*(/[-A-Za-z0-9._/]+)?)$')")
-        .message("model.uri must be one of hf://ORG/NAME, oci://REGISTRY/REPOSITORY[:TAG][@sha256:DIGEST], s3://BUCKET/PREFIX or pvc://CLAIM[/PATH]")
+    validation = kube::core::Rule::new("self.uri.matches('^(hf://[A-Za-z0-9][-A-Za-z0-9._]*/[A-Za-z0-9][-A-Za-z0-9._]*|oci://[a-z0-9][-a-z0-9.]*(:[0-9]+)?(/[a-z0-9][-a-z0-9._]*)+(:[A-Za-z0-9._][-A-Za-z0-9._]*)?(@sha256:[a-f0-9]{64})?|s3://[a-z0-9][-a-z0-9.]{2,62}/[-A-Za-z0-9._/]+|pvc://[a-z0-9][-a-z0-9.]*(/[-A-Za-z0-9._/]+)?|cache://[A-Za-z0-9]([-A-Za-z0-9._]{0,61}[A-Za-z0-9])?(/[-A-Za-z0-9._/]+)?)$')")
+        .message("model.uri must be one of hf://ORG/NAME, oci://REGISTRY/REPOSITORY[:TAG][@sha256:DIGEST], s3://BUCKET/PREFIX, pvc://CLAIM[/PATH] or cache://NAME[/PATH]")
         .field_path(".uri"),
     validation = kube::core::Rule::new("!self.uri.contains('/../') && !self.uri.endsWith('/..')")
         .message("model.uri must not contain '..'")
@@ -28,8 +28,9 @@ use super::Facts;
 )]
 pub struct Model {
     /// Where the files are: `hf://ORG/NAME` (Hugging Face hub), `oci://REGISTRY/REPOSITORY:TAG`
-    /// (an OCI artifact, mounted as an image volume), `s3://BUCKET/PREFIX`, or `pvc://CLAIM/PATH`
-    /// (a PersistentVolumeClaim of this namespace, mounted read-only).
+    /// (an OCI artifact, mounted as an image volume), `s3://BUCKET/PREFIX`, `pvc://CLAIM/PATH`
+    /// (a PersistentVolumeClaim of this namespace, mounted read-only), or `cache://NAME/PATH` (a
+    /// model that the administrator put into the nodes' caches).
     #[schemars(length(min = 1, max = 512))]
     pub uri: String,
 

@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
+use anyhow::Context as _;
 use berth_crds::llm_deployment::{EngineType, Vendor};
+use berth_render::{CacheSite, Site};
+use berth_units::Bytes;
 use clap::{Parser, ValueEnum};
 
 /// Runs large language models on the GPUs of this cluster: the Berth operator.
@@ -44,6 +47,35 @@ pub struct Args {
     #[arg(long)]
     pub runtime_class: Vec<RuntimeClass>,
 
+    /// Image of the step that downloads models.
+    #[arg(long, default_value = concat!("berth-fetch:", env!("CARGO_PKG_VERSION")))]
+    pub fetch_image: String,
+
+    /// Address of a mirror of the Hugging Face hub, such as `https://hub.example.com`.
+    #[arg(long)]
+    pub hub: Option<String>,
+
+    /// File with certificates to trust for the mirror besides the usual ones, in PEM.
+    #[arg(long, value_name = "PEM")]
+    pub hub_ca_file: Option<PathBuf>,
+
+    /// Download nothing: a model that is not on a node already is an error.
+    #[arg(long)]
+    pub offline: bool,
+
+    /// Folder on every node that models are kept in. Without it every pod downloads its own.
+    #[arg(long, value_name = "PATH", value_parser = absolute, requires = "cache_size")]
+    pub cache_path: Option<String>,
+
+    /// How much models may take there, such as `500Gi`; a node says otherwise by the annotation
+    /// `berth.dev/cache-size`.
+    #[arg(long, value_name = "AMOUNT")]
+    pub cache_size: Option<Bytes>,
+
+    /// Group that may read and write the cache.
+    #[arg(long, default_value = "2001", value_parser = clap::value_parser!(i64).range(1..=2_147_483_647))]
+    pub cache_group: i64,
+
     /// Deployments that are looked at side by side.
     #[arg(long, default_value = "8", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub concurrency: u16,
@@ -56,6 +88,32 @@ pub struct Args {
     /// How logs are written. `auto`: for people on a terminal, else as JSON.
     #[arg(long, default_value = "auto")]
     pub log_format: LogFormat,
+}
+
+impl Args {
+    /// How models come to their nodes.
+    pub fn site(&self) -> anyhow::Result<Site> {
+        let hub_ca = match &self.hub_ca_file {
+            Some(path) => Some(
+                std::fs::read_to_string(path)
+                    .with_context(|| format!("--hub-ca-file {}", path.display()))?,
+            ),
+            None => None,
+        };
+        let cache = self.cache_path.as_ref().zip(self.cache_size).map(|(path, size)| CacheSite {
+            path: path.clone(),
+            size,
+            group: self.cache_group,
+            namespace: self.namespace.clone(),
+        });
+        Ok(Site {
+            fetch_image: self.fetch_image.clone(),
+            hub: self.hub.clone(),
+            hub_ca,
+            offline: self.offline,
+            cache,
+        })
+    }
 }
 
 /// How logs are written.
@@ -114,6 +172,17 @@ impl FromStr for RuntimeClass {
         let wrong = || format!("{text:?} is not VENDOR=NAME, such as NVIDIA=nvidia");
         let (vendor, name) = text.split_once('=').ok_or_else(wrong)?;
         Ok(Self { vendor: named(vendor).ok_or_else(wrong)?, name: name.to_owned() })
+    }
+}
+
+/// A path from the root that does not climb, without a slash at its end.
+fn absolute(text: &str) -> Result<String, String> {
+    let path = text.trim_end_matches('/');
+    let climbs = path.split('/').any(|part| part == ".." || part == ".");
+    if path.starts_with('/') && !climbs && !path.contains("//") {
+        Ok(path.to_owned())
+    } else {
+        Err(format!("{text:?} is no absolute path of a folder, such as /var/lib/berth"))
     }
 }
 

@@ -24,9 +24,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use berth_crds::{CostProfile, LLMDeployment};
+use berth_crds::{CostProfile, LLMDeployment, llm_deployment::Model};
 use berth_planner::DeploymentId;
-use berth_render::Owner;
+use berth_render::{ModelSource, Owner, Site};
 use k8s_openapi::{
     api::{
         apps::v1::ControllerRevision,
@@ -86,8 +86,10 @@ pub struct Context {
     pub writer: Writer,
     /// Other objects.
     pub stores: Stores,
-    /// What the administrator configured.
+    /// What the administrator configured of engines.
     pub defaults: Defaults,
+    /// What the administrator configured of models.
+    pub site: Site,
     /// Events.
     pub events: Events,
     /// Metrics.
@@ -190,6 +192,7 @@ fn target(observed: &Observed, context: &Context) -> Target {
     let spec = &observed.deployment.spec;
     revisions::target(&canonical::canonical(spec), &observed.revisions, |serving| {
         check_references(observed, context)?;
+        check_source(&spec.model, &context.site)?;
         resolve(&observed.deployment, &context.defaults, serving)
     })
 }
@@ -212,6 +215,19 @@ fn check_references(observed: &Observed, context: &Context) -> Result<(), Proble
         }
     }
     Ok(())
+}
+
+/// Sources that the administrator switched off, or never switched on.
+fn check_source(model: &Model, site: &Site) -> Result<(), Problem> {
+    match ModelSource::parse(model) {
+        Ok(ModelSource::S3 { .. }) if site.offline => Err(Problem::Offline("s3://")),
+        Ok(ModelSource::Hub { .. }) if site.offline && site.cache.is_none() => {
+            Err(Problem::Offline("hf://"))
+        }
+        Ok(ModelSource::Cache { .. }) if site.cache.is_none() => Err(Problem::NoCache),
+        // What cannot be read is told of by whoever resolves it.
+        _ => Ok(()),
+    }
 }
 
 /// The revision that a target asks for, where it is frozen.

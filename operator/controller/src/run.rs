@@ -40,7 +40,7 @@ type Refresh = Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>;
 
 /// Runs until a signal, or until any part of it fails.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    let defaults = defaults(&args)?;
+    let (defaults, site) = (defaults(&args)?, args.site()?);
     let client = client::connect().await.context("cannot read the cluster's configuration")?;
     let metrics = Arc::new(Metrics::new()?);
     let listener = TcpListener::bind(args.listen)
@@ -96,7 +96,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
     let leadership = candidate.leadership();
     let (stop, stopped) = watch::channel(false);
-    let leader = Leader { args, client, defaults, metrics, leadership, refresh, ready, stopped };
+    let leader =
+        Leader { args, client, defaults, site, metrics, leadership, refresh, ready, stopped };
     let mut leading = tokio::spawn(lead(leader));
     tokio::select! {
         () = &mut told_to_stop => {}

@@ -33,6 +33,7 @@ fn pod(revision: &str, replica: u32, attempt: u32, progress: Progress) -> Arc<Re
             gpus: 1,
             bytes_per_gpu: Bytes::gib(75),
             product: "H100".to_owned(),
+            cache: None,
         },
         replaces: None,
         progress,

@@ -162,7 +162,12 @@ fn on_a_full_fleet_a_new_revision_takes_the_place_of_the_old_one() {
         replica: 0,
         attempt: 0,
         node: NodeName::from("gpu-1"),
-        claim: berth_render::Claim { gpus: 1, bytes_per_gpu: H100, product: String::new() },
+        claim: berth_render::Claim {
+            gpus: 1,
+            bytes_per_gpu: H100,
+            product: String::new(),
+            cache: None,
+        },
         replaces: None,
         progress: Progress::Ready { since: 0 },
         deleting: false,

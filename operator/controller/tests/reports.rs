@@ -46,6 +46,7 @@ fn pod(revision: &str, replica: u32, progress: Progress) -> Arc<Replica> {
             gpus: 1,
             bytes_per_gpu: Bytes::gib(75),
             product: "H100".to_owned(),
+            cache: None,
         },
         replaces: None,
         progress,

@@ -37,8 +37,9 @@ fn rendered(attempt: u32) -> Pod {
             rank: 0,
             attempt,
             node: "gpu-1".to_owned(),
-            claim: Claim { gpus: 1, bytes_per_gpu: VRAM, product: "H100".to_owned() },
+            claim: Claim { gpus: 1, bytes_per_gpu: VRAM, product: "H100".to_owned(), cache: None },
         },
+        &common::site(),
     );
     pod.metadata.uid = Some(format!("uid-{attempt}"));
     pod
@@ -92,7 +93,7 @@ fn a_forged_claim_counts_for_nothing_and_the_requests_count_all_the_same() {
     orphan.metadata.owner_references = None;
     // One whose claim says less than its requests.
     let mut shrunk = rendered(0);
-    let small = Claim { gpus: 0, bytes_per_gpu: Bytes::ZERO, product: String::new() };
+    let small = Claim { gpus: 0, bytes_per_gpu: Bytes::ZERO, product: String::new(), cache: None };
     let small = serde_json::to_string(&small).unwrap();
     shrunk.annotations_mut().insert("berth.dev/claim".to_owned(), small);
     // One whose claim was removed.

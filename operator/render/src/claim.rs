@@ -14,4 +14,17 @@ pub struct Claim {
     pub bytes_per_gpu: Bytes,
     /// Product of the GPUs, as the node's labels name it.
     pub product: String,
+    /// What it keeps in the node's cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CachedModel>,
+}
+
+/// A model in a node's cache. Replicas of one namespace share it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CachedModel {
+    /// Its directory in the namespace's folder.
+    pub directory: String,
+    /// The most that it takes.
+    pub bytes: Bytes,
 }

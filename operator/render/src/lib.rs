@@ -8,6 +8,7 @@
 //! [`source`], a GPU vendor an arm in [`vendor`]; every kind of object has a module.
 
 pub mod budget;
+pub mod cache;
 pub mod claim;
 pub mod engine;
 pub mod meta;
@@ -16,14 +17,17 @@ mod quantity;
 pub mod resources;
 pub mod revision;
 pub mod service;
+mod short_hash;
+pub mod site;
 pub mod source;
 pub mod template;
 pub mod vendor;
 
 pub use budget::budget;
-pub use claim::Claim;
+pub use claim::{CachedModel, Claim};
 pub use meta::{Owner, selector};
 pub use pod::{Replica, pod, pod_name};
 pub use resources::{resources, startup_timeout};
 pub use service::service;
+pub use site::{CacheSite, Site};
 pub use template::{EngineTemplate, Estimate, ModelSource, Resources, Template};

@@ -23,7 +23,7 @@ use k8s_openapi::{
 };
 
 use crate::{
-    Claim, Owner, Template,
+    Claim, Owner, Site, Template,
     engine::{self, Engine, PORT},
     quantity,
     source::{self, Mounted},
@@ -70,10 +70,9 @@ pub fn pod_name(deployment: &str, revision: &str, replica: u32, rank: u32, attem
 }
 
 /// The pod of a replica.
-pub fn pod(template: &Template, replica: &Replica) -> Pod {
+pub fn pod(template: &Template, replica: &Replica, site: &Site) -> Pod {
     let engine = engine::of(template.engine.type_);
-    let model = source::mounted(template);
-    let Mounted { volumes, mounts, init, env } = model;
+    let Mounted { volumes, mounts, init, group } = source::mounted(template, replica, site);
     let mut volumes: Vec<Volume> = volumes;
     volumes.extend(
         engine
@@ -105,9 +104,9 @@ pub fn pod(template: &Template, replica: &Replica) -> Pod {
                 engine,
                 template.shutdown_grace_seconds,
             )),
-            security_context: Some(pod_security(template, engine)),
+            security_context: Some(pod_security(template, engine, group)),
             init_containers: (!init.is_empty()).then_some(init),
-            containers: vec![container(template, engine, replica, mounts, env)],
+            containers: vec![container(template, engine, replica, mounts)],
             volumes: Some(volumes),
             ..PodSpec::default()
         }),
@@ -154,7 +153,7 @@ fn metadata(template: &Template, replica: &Replica) -> ObjectMeta {
 }
 
 /// Required, by the node's name: labels can be moved to another node, names cannot.
-fn pin(node: &str) -> Affinity {
+pub(crate) fn pin(node: &str) -> Affinity {
     Affinity {
         node_affinity: Some(NodeAffinity {
             required_during_scheduling_ignored_during_execution: Some(NodeSelector {
@@ -210,9 +209,14 @@ fn toleration(of_spec: &SpecToleration) -> Toleration {
     }
 }
 
-fn pod_security(template: &Template, engine: &dyn Engine) -> PodSecurityContext {
+fn pod_security(
+    template: &Template,
+    engine: &dyn Engine,
+    group: Option<i64>,
+) -> PodSecurityContext {
     let user = engine.user();
-    let groups = vendor::profile(template.vendor).groups;
+    let of_vendor = vendor::profile(template.vendor).groups.iter().copied();
+    let groups: Vec<i64> = of_vendor.chain(group).collect();
     PodSecurityContext {
         run_as_non_root: Some(true),
         run_as_user: Some(user),
@@ -220,7 +224,7 @@ fn pod_security(template: &Template, engine: &dyn Engine) -> PodSecurityContext 
         fs_group: Some(user),
         // A claim with a terabyte of weights must not be walked at every start.
         fs_group_change_policy: Some("OnRootMismatch".to_owned()),
-        supplemental_groups: (!groups.is_empty()).then(|| groups.to_vec()),
+        supplemental_groups: (!groups.is_empty()).then_some(groups),
         seccomp_profile: Some(SeccompProfile {
             type_: "RuntimeDefault".to_owned(),
             ..SeccompProfile::default()
@@ -249,7 +253,6 @@ fn container(
     engine: &dyn Engine,
     replica: &Replica,
     mut mounts: Vec<VolumeMount>,
-    source_env: Vec<EnvVar>,
 ) -> Container {
     mounts.extend(
         engine
@@ -273,10 +276,9 @@ fn container(
         image_pull_policy: Some(pull_policy(template.engine.image_pull_policy).to_owned()),
         command: Some(engine.command().iter().map(|&part| part.to_owned()).collect()),
         args: Some(args),
-        // An empty directory: vLLM takes a repository's name for a path if there is one, and the
-        // images' own working directories are not for this user.
+        // The images' own working directories are not for this user.
         working_dir: Some(engine::HOME.to_owned()),
-        env: Some(environment(template, engine, source_env)),
+        env: Some(environment(template, engine)),
         ports: Some(vec![ContainerPort {
             name: Some(HTTP.to_owned()),
             container_port: i32::from(PORT),
@@ -312,7 +314,7 @@ fn container(
 
 /// Requests and limits alike: the Guaranteed class, and GPUs cannot be overcommitted anyway.
 fn amounts(template: &Template, replica: &Replica) -> BTreeMap<String, Quantity> {
-    let resources = &template.resources;
+    let resources = template.resources_with(replica.claim.cache.as_ref());
     BTreeMap::from([
         ("cpu".to_owned(), quantity::cpu(resources.cpu)),
         ("memory".to_owned(), quantity::bytes(resources.memory)),
@@ -324,13 +326,12 @@ fn amounts(template: &Template, replica: &Replica) -> BTreeMap<String, Quantity>
     ])
 }
 
-/// Berth's environment, the source's, then the user's, each name once.
-fn environment(template: &Template, engine: &dyn Engine, source_env: Vec<EnvVar>) -> Vec<EnvVar> {
+/// Berth's environment, then the user's, each name once.
+fn environment(template: &Template, engine: &dyn Engine) -> Vec<EnvVar> {
     let users: Vec<EnvVar> = template.engine.env.iter().map(of_spec).collect();
-    let ours = engine.env(&template.source).into_iter().map(|(name, value)| plain(name, &value));
+    let ours = engine.env().into_iter().map(|(name, value)| plain(name, &value));
     let fixed = |name: &str| !engine.overridable().contains(&name);
     let mut env: Vec<EnvVar> = ours
-        .chain(source_env)
         .filter(|ours| fixed(&ours.name) || !users.iter().any(|user| user.name == ours.name))
         .collect();
     for user in users {

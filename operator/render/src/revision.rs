@@ -8,7 +8,7 @@ use berth_crds::names;
 use k8s_openapi::{api::apps::v1::ControllerRevision, apimachinery::pkg::runtime::RawExtension};
 use serde_json::Value;
 
-use crate::{Owner, Template};
+use crate::{Owner, Template, short_hash::short_hash};
 
 /// A `ControllerRevision` that no template can be read from.
 #[derive(Debug, thiserror::Error)]
@@ -55,27 +55,15 @@ pub fn parse(revision: &ControllerRevision) -> Result<Template, ParseRevisionErr
         .map_err(|source| ParseRevisionError::Unreadable { name, source })
 }
 
-/// The hash of a template: 8 characters that neither spell words nor look like each other, the
-/// ones that Kubernetes itself takes for such names.
+/// The hash of a template, over canonical JSON (keys in order, no spaces), in 8 letters.
 ///
-/// FNV-1a over canonical JSON (keys in order, no spaces): the same on every machine, in every
-/// version. It only has to tell the revisions of one deployment apart; a name that is taken by a
-/// different template is answered with a conflict, and never overwritten. A revision that exists
-/// has its hash in its name and its label: it is read there, never computed again.
+/// It only has to tell the revisions of one deployment apart; a name that is taken by a different
+/// template is answered with a conflict, and never overwritten. A revision that exists has its hash
+/// in its name and its label: it is read there, never computed again.
 pub fn hash(template: &Template) -> String {
-    const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
     let mut text = String::new();
     canonical(&json(template), &mut text);
-    let mut state = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |state, byte| {
-        (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    let mut hash = String::with_capacity(8);
-    for _ in 0..8 {
-        let letter = usize::try_from(state % 27).unwrap_or(0);
-        hash.push(char::from(ALPHABET[letter]));
-        state /= 27;
-    }
-    hash
+    short_hash(&text, 8)
 }
 
 fn json(template: &Template) -> Value {

@@ -8,6 +8,8 @@ use berth_crds::llm_deployment::{
 use berth_units::{Bytes, MilliCpu};
 use serde::{Deserialize, Serialize};
 
+use crate::{CachedModel, resources};
+
 /// All that the pods of one revision have in common, resolved and frozen. Kept as JSON in a
 /// `ControllerRevision`, so every field added later needs a serde default that renders the same
 /// pods as before, and is left out where it has that default: the hash of an old template stays.
@@ -73,6 +75,17 @@ pub struct Template {
     pub pod_annotations: BTreeMap<String, String>,
 }
 
+impl Template {
+    /// What one pod takes where the model is in the node's cache, or in the pod's own volume: only
+    /// then the pod needs disk for it.
+    pub fn resources_with(&self, cache: Option<&CachedModel>) -> Resources {
+        let room = resources::room(self.engine.type_);
+        let own = self.resources.ephemeral_storage;
+        let ephemeral_storage = if cache.is_some() { own.min(room) } else { own };
+        Resources { ephemeral_storage, ..self.resources }
+    }
+}
+
 /// Where a model's files are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "type")]
@@ -101,6 +114,16 @@ pub enum ModelSource {
         bucket: String,
         /// Key prefix, without a slash at either end.
         prefix: String,
+        /// One file of many, by name or pattern.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        files: Option<String>,
+    },
+    /// A model that the administrator put onto nodes.
+    Cache {
+        /// Its name: the folder in the caches, and the label of the nodes that have it.
+        name: String,
+        /// Path in it, without a slash at either end; empty for its root.
+        path: String,
         /// One file of many, by name or pattern.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         files: Option<String>,

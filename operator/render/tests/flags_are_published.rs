@@ -177,7 +177,7 @@ fn every_variable_of_vllm_is_published() {
             }
             let users: BTreeSet<_> =
                 case.template.engine.env.iter().map(|env| env.name.as_str()).collect();
-            let pod = pod(&case.template, &case.replica);
+            let pod = pod(&case.template, &case.replica, &case.site);
             for variable in pod.spec.unwrap().containers.remove(0).env.unwrap() {
                 let name = variable.name.as_str();
                 let known = published.contains_key(name)

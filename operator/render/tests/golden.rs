@@ -18,7 +18,7 @@ fn golden(name: &str, object: &impl serde::Serialize) {
 #[test]
 fn pods() {
     for case in common::cases() {
-        golden(&format!("pod-{}", case.name), &pod(&case.template, &case.replica));
+        golden(&format!("pod-{}", case.name), &pod(&case.template, &case.replica, &case.site));
     }
 }
 

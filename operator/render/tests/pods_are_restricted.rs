@@ -12,7 +12,7 @@ fn pods() -> Vec<(&'static str, u32, Pod)> {
         .into_iter()
         .map(|case| {
             let grace = case.template.shutdown_grace_seconds;
-            (case.name, grace, pod(&case.template, &case.replica))
+            (case.name, grace, pod(&case.template, &case.replica, &case.site))
         })
         .collect()
 }
@@ -74,7 +74,7 @@ fn every_pod_is_guaranteed() {
 fn readiness_reacts_before_liveness() {
     let seconds = |probe: &Probe| probe.period_seconds.unwrap() * probe.failure_threshold.unwrap();
     for case in common::cases() {
-        let pod = pod(&case.template, &case.replica);
+        let pod = pod(&case.template, &case.replica, &case.site);
         let engine = &spec(&pod).containers[0];
         let ready = engine.readiness_probe.as_ref().unwrap();
         let live = engine.liveness_probe.as_ref().unwrap();
@@ -165,7 +165,7 @@ fn caches_are_in_writable_volumes() {
 #[test]
 fn volumes_fit_the_disk_that_is_asked_for() {
     for case in common::cases() {
-        let pod = pod(&case.template, &case.replica);
+        let pod = pod(&case.template, &case.replica, &case.site);
         let volumes: u64 = spec(&pod)
             .volumes
             .iter()
@@ -192,7 +192,7 @@ fn names_fit_with_the_longest_inputs() {
         ..case.replica
     };
     assert!(longest.name().len() <= 63, "{}", longest.name().len());
-    let pod = pod(&case.template, &longest);
+    let pod = pod(&case.template, &longest, &case.site);
     for (key, value) in pod.metadata.labels.unwrap() {
         assert!(value.len() <= 63, "{key}={value}");
     }
@@ -202,7 +202,7 @@ fn names_fit_with_the_longest_inputs() {
 #[test]
 fn every_pod_is_pinned_and_owned() {
     for case in common::cases() {
-        let pod = pod(&case.template, &case.replica);
+        let pod = pod(&case.template, &case.replica, &case.site);
         let affinity = spec(&pod).affinity.as_ref().unwrap().node_affinity.as_ref().unwrap();
         let terms = &affinity
             .required_during_scheduling_ignored_during_execution

@@ -13,7 +13,7 @@ use super::{
     apply::{self, Created},
     decide::{Decided, key},
     intend::{DeleteReason, Need},
-    placing::{Misfit, Placed},
+    placing::{self, Misfit, Placed},
     problem::Problem,
     revisions::{self, Target},
     to,
@@ -75,7 +75,7 @@ pub(super) async fn carry_out(
     }
     let mut delete = decided.delete.clone();
     for (index, (need, placed)) in decided.create.iter().enumerate() {
-        let pod = render(observed, need, placed);
+        let pod = render(observed, need, placed, context);
         match apply::create_pod(context, &pod).await {
             Ok(Created::Yes) => {
                 let (name, note) = (pod.name_any(), placed_note(need, placed));
@@ -131,7 +131,7 @@ fn release_all(
     Error::Write { what, source }
 }
 
-fn render(observed: &Observed, need: &Need, placed: &Placed) -> Pod {
+fn render(observed: &Observed, need: &Need, placed: &Placed, context: &Context) -> Pod {
     let mut pod = berth_render::pod(
         &placed.template,
         &Rendered {
@@ -145,8 +145,10 @@ fn render(observed: &Observed, need: &Need, placed: &Placed) -> Pod {
                 gpus: placed.placement.gpus,
                 bytes_per_gpu: placed.placement.vram_per_gpu,
                 product: placed.placement.product.clone(),
+                cache: placing::cached(&placed.template, &context.site),
             },
         },
+        &context.site,
     );
     if let (true, Some(old)) = (placed.in_place, &need.replaces) {
         pod.annotations_mut().insert(names::ANNOTATION_REPLACES.to_owned(), old.uid.clone());

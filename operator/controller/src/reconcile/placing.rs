@@ -10,7 +10,7 @@ use berth_crds::llm_deployment::{Placement as Asked, Strategy, Toleration, Vendo
 use berth_planner::{
     Gpus, NodeName, OccupantId, Overlay, Placement, Refusal, Request, could_ever, place,
 };
-use berth_render::{Template, revision::hash, vendor};
+use berth_render::{CachedModel, Site, Template, revision::hash, vendor};
 
 use super::{intend::Need, resolve::Wish};
 
@@ -142,6 +142,11 @@ pub fn request(template: &Template, need: &Need, terms: &Terms) -> Request {
         },
         siblings: terms.siblings.clone(),
     }
+}
+
+/// What a pod of a template keeps in its node's cache.
+pub fn cached(template: &Template, site: &Site) -> Option<CachedModel> {
+    site.cache.as_ref().and_then(|_| template.source.cached(template.weight_bytes))
 }
 
 /// The vendor in the planner's words.

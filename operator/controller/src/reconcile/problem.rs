@@ -61,6 +61,19 @@ pub enum Problem {
          correct the name"
     )]
     ClaimNotFound(String),
+    /// Downloads are switched off.
+    #[error(
+        "spec.model.uri: downloads are switched off in this cluster, and {0} is one without a cache \
+         on the nodes; use pvc://, oci:// or cache://, or ask the administrator (hub.offline in \
+         Berth's chart)"
+    )]
+    Offline(&'static str),
+    /// There is no cache to find models in.
+    #[error(
+        "spec.model.uri: nodes keep no models in this cluster; ask the administrator for a cache \
+         (cache.path in Berth's chart), or use another source"
+    )]
+    NoCache,
     /// The API server refused an object for good.
     #[error("{0}")]
     Refused(String),
@@ -81,6 +94,8 @@ impl Problem {
             Self::PriorityClassNotFound(_) => Reason::PriorityClassNotFound,
             Self::PriorityClassPreempts(_) => Reason::PriorityClassPreempts,
             Self::ClaimNotFound(_) => Reason::ClaimNotFound,
+            Self::Offline(_) => Reason::Offline,
+            Self::NoCache => Reason::NoCache,
             Self::Refused(_) => Reason::Refused,
         }
     }

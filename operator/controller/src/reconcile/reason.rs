@@ -96,6 +96,11 @@ reasons! {
     PriorityClassPreempts => "Use a class with `preemptionPolicy: Never`.",
     /// The PersistentVolumeClaim that holds the model does not exist.
     ClaimNotFound => "Create it in the same namespace, or correct the name.",
+    /// Downloads are switched off, and the model is not on the node.
+    Offline => "Use a model that is in the nodes' caches, a volume or a registry of this site; or ask the \
+                administrator.",
+    /// The model is named by its place in the nodes' caches, and nodes have none.
+    NoCache => "Ask the administrator for `cache.path` in Berth's chart, or use another source.",
     /// The API server refused a pod or another object: a quota, an admission policy or webhook, or a
     /// name that is taken.
     Refused => "See the message: it is the API server's own. Berth tries again every 30 seconds.",

@@ -125,9 +125,8 @@ pub fn resolve(
     if let Some(refused) = engine::refused_source(engine, &source) {
         return Err(Problem::InvalidModelUri(refused));
     }
-    let secret = spec.model.secret_ref.is_some();
     let refused = engine::refused_argument(engine, &asked.args)
-        .or_else(|| engine::refused_environment(engine, &source, secret, &asked.env));
+        .or_else(|| engine::refused_environment(engine, &asked.env));
     if let Some(refused) = refused {
         return Err(Problem::ReservedArgument(refused));
     }

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::bail;
 use berth_crds::names;
+use berth_render::Site;
 use futures::{StreamExt, channel::mpsc};
 use kube::{
     Api, Client, ResourceExt,
@@ -35,6 +36,8 @@ pub struct Leader {
     pub client: Client,
     /// What the administrator configured.
     pub defaults: Defaults,
+    /// What the administrator configured of models.
+    pub site: Site,
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// Whether it still leads.
@@ -50,7 +53,7 @@ pub struct Leader {
 /// Leads until told to stop. No decision is made before every cache is synced in this term of
 /// leadership. Fails as soon as any of its tasks ends.
 pub async fn lead(leader: Leader) -> anyhow::Result<()> {
-    let Leader { args, client, defaults, metrics, leadership, refresh, ready, mut stopped } =
+    let Leader { args, client, defaults, site, metrics, leadership, refresh, ready, mut stopped } =
         leader;
     let (triggers, triggered) = mpsc::unbounded();
     let world = Arc::new(World::new(triggers));
@@ -79,6 +82,7 @@ pub async fn lead(leader: Leader) -> anyhow::Result<()> {
         world: Arc::clone(&world),
         writer,
         defaults,
+        site,
     });
 
     tracing::info!("filling the caches");

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use berth_crds::LLMDeployment;
 use berth_operator::reconcile::{intend::Need, resolve::Defaults};
 use berth_planner::{Fleet, Gpus, Node, NodeName, Resources, Vendor};
+use berth_render::Site;
 use berth_units::{Bytes, MilliCpu};
 use serde_json::{Value, json};
 
@@ -15,6 +16,17 @@ pub fn defaults() -> Defaults {
         catalogue: berth_vram::catalogue().clone(),
         images: BTreeMap::new(),
         runtime_classes: BTreeMap::new(),
+    }
+}
+
+/// A cluster whose nodes keep no models.
+pub fn site() -> Site {
+    Site {
+        fetch_image: "berth-fetch:test".to_owned(),
+        hub: None,
+        hub_ca: None,
+        offline: false,
+        cache: None,
     }
 }
 

@@ -3,10 +3,10 @@
 use berth_crds::llm_deployment::{KvCacheDtype, Vendor};
 use berth_units::Bytes;
 
-use super::{Directory, Engine, Format, HOME, Metrics, PORT, Reserved, TMP, hub_home, pair};
+use super::{Directory, Engine, Format, HOME, Metrics, PORT, Reserved, TMP, pair};
 use crate::{
     ModelSource, Template,
-    source::{Location, MODEL_PATH, is_pattern},
+    source::{Location, is_pattern},
 };
 
 pub(super) struct LlamaCpp;
@@ -39,8 +39,10 @@ impl Engine for LlamaCpp {
     }
 
     fn args(&self, template: &Template) -> Vec<String> {
+        let Location { directory, file } = template.source.location();
         let mut args = Vec::new();
-        model(&mut args, &template.source);
+        pair(&mut args, "--model", format!("{directory}/{}", file.unwrap_or_default()));
+        args.push("--offline".to_owned());
         pair(&mut args, "--alias", &template.served_name);
         pair(&mut args, "--host", "0.0.0.0");
         pair(&mut args, "--port", PORT);
@@ -66,12 +68,11 @@ impl Engine for LlamaCpp {
         args
     }
 
-    fn env(&self, source: &ModelSource) -> Vec<(&'static str, String)> {
+    fn env(&self) -> Vec<(&'static str, String)> {
         vec![
             ("HOME", HOME.to_owned()),
             ("XDG_CACHE_HOME", format!("{HOME}/.cache")),
-            // Where downloads of a repository go.
-            ("HF_HOME", hub_home(source)),
+            ("HF_HOME", format!("{HOME}/.cache/huggingface")),
         ]
     }
 
@@ -127,85 +128,19 @@ impl Engine for LlamaCpp {
     }
 
     fn refused_source(&self, source: &ModelSource) -> Option<String> {
-        match source.location() {
-            Location::Hub { revision, files, .. } => {
-                let files_or = files.unwrap_or_default();
-                if revision != "main" && (files.is_none() || is_pattern(files_or)) {
-                    return Some(format!(
-                        "llama.cpp can fetch revision {revision:?} of a repository only file by \
-                         file; give the exact file name in model.files, or leave model.revision \
-                         out"
-                    ));
-                }
-                (is_pattern(files_or) && quantization(files_or).is_none()).then(|| {
-                    format!(
-                        "model.files {files_or:?} is a pattern that llama.cpp cannot look up; \
-                         give the exact file name, or the quantisation as in *Q4_K_M.gguf"
-                    )
-                })
-            }
-            Location::Path { file, .. } => match file {
-                None => Some(
-                    "llama.cpp must be told which file to load; give it in model.files, or let \
-                     model.uri end in the file's name"
-                        .to_owned(),
-                ),
-                Some(file) if is_pattern(&file) => Some(format!(
-                    "model.files {file:?} is a pattern, and llama.cpp must be told the exact file \
-                     to load; for a model in several files that is the first of them"
-                )),
-                Some(_) => None,
-            },
+        match source.location().file {
+            None => Some(
+                "llama.cpp must be told which file to load; give it in model.files, or let \
+                 model.uri end in the file's name"
+                    .to_owned(),
+            ),
+            Some(file) if is_pattern(&file) => Some(format!(
+                "model.files {file:?} is a pattern, and llama.cpp must be told the exact file to \
+                 load; for a model in several files that is the first of them"
+            )),
+            Some(_) => None,
         }
     }
-}
-
-/// Which model: a file, a repository with the quantisation or the file in it, or, for another
-/// commit than the newest (which repositories are always fetched at), the address of the file.
-fn model(args: &mut Vec<String>, source: &ModelSource) {
-    match source.location() {
-        Location::Hub { repository, revision, files } => {
-            let exact = files.filter(|name| !is_pattern(name));
-            match (exact, revision) {
-                (Some(file), "main") => {
-                    pair(args, "--hf-repo", repository);
-                    pair(args, "--hf-file", file);
-                }
-                (Some(file), revision) => {
-                    let name = file.rsplit('/').next().unwrap_or(file);
-                    pair(
-                        args,
-                        "--model-url",
-                        format!("https://huggingface.co/{repository}/resolve/{revision}/{file}"),
-                    );
-                    // Where the download is kept.
-                    pair(args, "--model", format!("{MODEL_PATH}/{name}"));
-                }
-                (None, _) => match files.and_then(quantization) {
-                    Some(quantization) => {
-                        pair(args, "--hf-repo", format!("{repository}:{quantization}"));
-                    }
-                    None => pair(args, "--hf-repo", repository),
-                },
-            }
-            // An image projector that comes with the model would be loaded by itself, and is not
-            // in the estimate; engine.args can ask for it (--mmproj-auto, with gpu.memory).
-            args.push("--no-mmproj".to_owned());
-        }
-        Location::Path { directory, file } => {
-            pair(args, "--model", format!("{directory}/{}", file.unwrap_or_default()));
-            args.push("--offline".to_owned());
-        }
-    }
-}
-
-/// `Q4_K_M` of `*Q4_K_M.gguf`, `*-Q4_K_M*.gguf` or `*Q4_K_M*`: what a repository's files are
-/// looked up by.
-fn quantization(pattern: &str) -> Option<&str> {
-    let name = pattern.strip_suffix(".gguf").unwrap_or(pattern);
-    let name = name.trim_matches('*').trim_matches(['-', '.']);
-    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    (plain && name.bytes().any(|b| b.is_ascii_digit())).then_some(name)
 }
 
 /// The engine's name for a type of KV cache; `None` where it is the engine's own choice.
@@ -305,8 +240,7 @@ const RESERVED_ENVIRONMENT: &[Reserved] = &[
     },
     Reserved {
         names: &["LLAMA_CACHE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"],
-        instead: "only the directories that Berth mounts can be written to; the download has its \
-                  own, sized by resources.ephemeralStorage",
+        instead: "only the directories that Berth mounts can be written to; leave it out",
     },
 ];
 
@@ -314,71 +248,38 @@ const RESERVED_ENVIRONMENT: &[Reserved] = &[
 mod tests {
     use super::*;
 
-    fn hub(revision: &str, files: Option<&str>) -> ModelSource {
-        ModelSource::Hub {
-            repository: "org/model-GGUF".to_owned(),
-            revision: revision.to_owned(),
+    fn source(uri: &str, files: Option<&str>) -> ModelSource {
+        ModelSource::parse(&berth_crds::llm_deployment::Model {
+            uri: uri.to_owned(),
+            revision: None,
             files: files.map(ToOwned::to_owned),
-        }
-    }
-
-    fn pvc(files: Option<&str>) -> ModelSource {
-        ModelSource::Pvc {
-            claim: "models".to_owned(),
-            path: "model".to_owned(),
-            files: files.map(ToOwned::to_owned),
-        }
-    }
-
-    #[test]
-    fn a_model_is_named_in_each_way_it_can_be() {
-        for (source, expected) in [
-            (hub("main", None), "--hf-repo org/model-GGUF --no-mmproj"),
-            (hub("main", Some("*Q4_K_M.gguf")), "--hf-repo org/model-GGUF:Q4_K_M --no-mmproj"),
-            (
-                hub("main", Some("q4/m.gguf")),
-                "--hf-repo org/model-GGUF --hf-file q4/m.gguf --no-mmproj",
-            ),
-            (
-                hub("c0ffee", Some("q4/m.gguf")),
-                "--model-url https://huggingface.co/org/model-GGUF/resolve/c0ffee/q4/m.gguf \
-                 --model /model/m.gguf --no-mmproj",
-            ),
-            (pvc(Some("m.gguf")), "--model /model/model/m.gguf --offline"),
-        ] {
-            assert_eq!(LlamaCpp.refused_source(&source), None, "{source:?}");
-            let mut args = Vec::new();
-            model(&mut args, &source);
-            assert_eq!(args.join(" "), expected);
-        }
+            served_name: None,
+            secret_ref: None,
+            facts: None,
+            trust_remote_code: false,
+        })
+        .unwrap()
     }
 
     #[test]
     fn a_source_that_names_no_file_is_refused_with_the_way_out() {
-        for source in [
-            hub("main", Some("*.gguf")),
-            hub("c0ffee", None),
-            hub("c0ffee", Some("*Q4_K_M.gguf")),
-            pvc(None),
-            pvc(Some("*.gguf")),
+        for (uri, files) in [
+            ("hf://org/model-GGUF", None),
+            ("hf://org/model", Some("*Q4_K_M.gguf")),
+            ("hf://org/model", Some("q4/m.gguf")),
+            ("pvc://models/m.gguf", None),
+            ("cache://model", Some("m.gguf")),
         ] {
-            let message = LlamaCpp.refused_source(&source).unwrap_or_default();
-            assert!(message.contains("model.files"), "{source:?}: {message}");
+            assert_eq!(LlamaCpp.refused_source(&source(uri, files)), None, "{uri} {files:?}");
         }
-    }
-
-    #[test]
-    fn a_pattern_names_a_quantisation_or_nothing() {
-        for (pattern, name) in [
-            ("*Q4_K_M.gguf", Some("Q4_K_M")),
-            ("*-Q8_0.gguf", Some("Q8_0")),
-            ("*q5_k_m*.gguf", Some("q5_k_m")),
-            ("*.gguf", None),
-            ("*instruct*.gguf", None),
-            ("Qwen?-*.gguf", None),
-            ("a/*Q4_0.gguf", None),
+        for (uri, files) in [
+            ("hf://org/model", None),
+            ("pvc://models", None),
+            ("pvc://models", Some("*.gguf")),
+            ("s3://models/a", Some("*.gguf")),
         ] {
-            assert_eq!(quantization(pattern), name, "{pattern}");
+            let message = LlamaCpp.refused_source(&source(uri, files)).unwrap_or_default();
+            assert!(message.contains("model.files"), "{uri} {files:?}: {message}");
         }
     }
 }

@@ -90,9 +90,9 @@ pub trait Engine: Sync {
     /// Berth's arguments for a template; the user's come after them.
     fn args(&self, template: &Template) -> Vec<String>;
 
-    /// Berth's environment for a source. A value here cannot be overridden by the user's, except
-    /// for those of [`Engine::overridable`].
-    fn env(&self, source: &ModelSource) -> Vec<(&'static str, String)>;
+    /// Berth's environment. A value here cannot be overridden by the user's, except for those of
+    /// [`Engine::overridable`].
+    fn env(&self) -> Vec<(&'static str, String)>;
 
     /// Names in [`Engine::env`] where the user's value counts.
     fn overridable(&self) -> &'static [&'static str];
@@ -166,15 +166,6 @@ pub fn serves(engine: EngineType, format: Format) -> bool {
 /// Why an engine cannot be given a source, and what to do about it.
 pub fn refused_source(engine: EngineType, source: &ModelSource) -> Option<String> {
     of(engine).refused_source(source)
-}
-
-/// Where the hub's files are kept: in the model's volume if they come from there, else with the
-/// rest of the caches.
-fn hub_home(source: &ModelSource) -> String {
-    match source {
-        ModelSource::Hub { .. } => crate::source::MODEL_PATH.to_owned(),
-        _ => format!("{HOME}/.cache/huggingface"),
-    }
 }
 
 /// `--name value` as two arguments.

@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use berth_crds::llm_deployment::{EngineType, EnvVar};
 
 use super::{Engine, Reserved, of};
-use crate::ModelSource;
 
 /// Variables by which a process picks GPUs. With a device plugin the kubelet picks them; a process
 /// that picks others would use what was claimed by somebody else.
@@ -20,6 +19,13 @@ const DEVICES: Reserved = Reserved {
         "ZE_AFFINITY_MASK",
     ],
     instead: "which GPUs a replica sees is decided by Berth and the kubelet; leave it out",
+};
+
+/// Variables of an engine's own downloader. It is given files, and downloads nothing.
+const DOWNLOADS: Reserved = Reserved {
+    names: &["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT"],
+    instead: "the model is there before the engine starts, which downloads nothing; its token \
+              belongs into model.secretRef, and mirrors are the administrator's to set",
 };
 
 /// Why one of a user's arguments is refused: its name, the reason, and the field to use instead.
@@ -38,18 +44,14 @@ pub fn refused_argument(engine: EngineType, args: &[String]) -> Option<String> {
 }
 
 /// Why one of a user's environment variables is refused: its name, the reason, and what to use
-/// instead. `secret`: whether the source has credentials of its own.
-pub fn refused_environment(
-    engine: EngineType,
-    source: &ModelSource,
-    secret: bool,
-    env: &[EnvVar],
-) -> Option<String> {
+/// instead.
+pub fn refused_environment(engine: EngineType, env: &[EnvVar]) -> Option<String> {
     let engine = of(engine);
-    let ours: BTreeSet<&str> = fixed(engine, source).collect();
+    let ours: BTreeSet<&str> = fixed(engine).collect();
     env.iter().find_map(|variable| {
         let name = variable.name.as_str();
-        let reason = std::iter::once(&DEVICES)
+        let reason = [&DEVICES, &DOWNLOADS]
+            .into_iter()
             .chain(engine.reserved_environment())
             .find(|reserved| reserved.names.iter().any(|pattern| matches(pattern, name)))
             .map(|reserved| reserved.instead)
@@ -58,19 +60,15 @@ pub fn refused_environment(
                     "Berth sets it, so that the engine writes only where the pod has room; leave \
                      it out",
                 )
-            })
-            .or_else(|| {
-                (secret && name == "HF_TOKEN" && matches!(source, ModelSource::Hub { .. }))
-                    .then_some("it comes from model.secretRef; give one of the two")
             })?;
         Some(format!("engine.env: {name} is refused: {reason}"))
     })
 }
 
 /// The names that only Berth sets.
-fn fixed(engine: &'static dyn Engine, source: &ModelSource) -> impl Iterator<Item = &'static str> {
+fn fixed(engine: &'static dyn Engine) -> impl Iterator<Item = &'static str> {
     engine
-        .env(source)
+        .env()
         .into_iter()
         .map(|(name, _)| name)
         .filter(move |name| !engine.overridable().contains(name))
@@ -156,25 +154,15 @@ mod tests {
             value: Some("x".to_owned()),
             value_from: None,
         };
-        let hub = ModelSource::Hub {
-            repository: "a/b".to_owned(),
-            revision: "main".to_owned(),
-            files: None,
-        };
-        let refused =
-            |engine, name| refused_environment(engine, &hub, true, &[variable(name)]).is_some();
-        for name in ["CUDA_VISIBLE_DEVICES", "HOME", "HF_HOME", "HF_TOKEN"] {
+        let refused = |engine, name| refused_environment(engine, &[variable(name)]).is_some();
+        for name in ["CUDA_VISIBLE_DEVICES", "HOME", "HF_HOME", "HF_TOKEN", "HF_ENDPOINT"] {
             assert!(refused(EngineType::VLLM, name), "{name}");
             assert!(refused(EngineType::LlamaCpp, name), "{name}");
         }
         assert!(refused(EngineType::LlamaCpp, "LLAMA_ARG_CTX_SIZE"));
         assert!(refused(EngineType::VLLM, "VLLM_PORT"));
-        for name in ["HF_ENDPOINT", "VLLM_NO_USAGE_STATS", "VLLM_LOGGING_LEVEL", "NCCL_DEBUG"] {
+        for name in ["HF_HUB_OFFLINE", "VLLM_NO_USAGE_STATS", "VLLM_LOGGING_LEVEL", "NCCL_DEBUG"] {
             assert!(!refused(EngineType::VLLM, name), "{name}");
         }
-        assert_eq!(
-            refused_environment(EngineType::VLLM, &hub, false, &[variable("HF_TOKEN")]),
-            None
-        );
     }
 }

@@ -3,8 +3,8 @@
 use berth_crds::llm_deployment::{KvCacheDtype, Vendor};
 use berth_units::Bytes;
 
-use super::{Directory, Engine, Format, HOME, Metrics, PORT, Reserved, TMP, hub_home, pair};
-use crate::{ModelSource, Template, source::Location};
+use super::{Directory, Engine, Format, HOME, Metrics, PORT, Reserved, TMP, pair};
+use crate::{ModelSource, Template};
 
 pub(super) struct Vllm;
 
@@ -44,25 +44,8 @@ impl Engine for Vllm {
 
     fn args(&self, template: &Template) -> Vec<String> {
         let engine = &template.engine;
-        let mut args = Vec::new();
-        let revision = match template.source.location() {
-            Location::Hub { repository, revision, .. } => {
-                args.push(repository.to_owned());
-                Some(revision.to_owned())
-            }
-            Location::Path { directory, .. } => {
-                args.push(directory);
-                None
-            }
-        };
+        let mut args = vec![template.source.location().directory];
         pair(&mut args, "--served-model-name", &template.served_name);
-        if let Some(revision) = revision {
-            if template.trust_remote_code {
-                // Without it, the code would come from the newest commit.
-                pair(&mut args, "--code-revision", &revision);
-            }
-            pair(&mut args, "--revision", revision);
-        }
         if template.trust_remote_code {
             args.push("--trust-remote-code".to_owned());
         }
@@ -81,9 +64,9 @@ impl Engine for Vllm {
         args
     }
 
-    fn env(&self, source: &ModelSource) -> Vec<(&'static str, String)> {
+    fn env(&self) -> Vec<(&'static str, String)> {
         let cache = format!("{HOME}/.cache");
-        let mut env = vec![
+        vec![
             ("HOME", HOME.to_owned()),
             // Python and PyTorch look the user up by name; an id without an entry in the image's
             // /etc/passwd has none, and they fail.
@@ -91,7 +74,7 @@ impl Engine for Vllm {
             ("LOGNAME", "berth".to_owned()),
             ("XDG_CACHE_HOME", cache.clone()),
             ("XDG_CONFIG_HOME", format!("{HOME}/.config")),
-            ("HF_HOME", hub_home(source)),
+            ("HF_HOME", format!("{cache}/huggingface")),
             ("VLLM_CACHE_ROOT", format!("{cache}/vllm")),
             ("VLLM_CONFIG_ROOT", format!("{HOME}/.config/vllm")),
             ("TRITON_CACHE_DIR", format!("{cache}/triton")),
@@ -102,15 +85,9 @@ impl Engine for Vllm {
             ("VLLM_NO_USAGE_STATS", "1".to_owned()),
             ("DO_NOT_TRACK", "1".to_owned()),
             ("HF_HUB_DISABLE_TELEMETRY", "1".to_owned()),
-        ];
-        if matches!(source, ModelSource::Hub { .. }) {
-            // The transfer library's own cache of chunks would double the download's disk.
-            env.push(("HF_XET_CHUNK_CACHE_SIZE_BYTES", "0".to_owned()));
-        } else {
-            env.push(("HF_HUB_OFFLINE", "1".to_owned()));
-            env.push(("TRANSFORMERS_OFFLINE", "1".to_owned()));
-        }
-        env
+            ("HF_HUB_OFFLINE", "1".to_owned()),
+            ("TRANSFORMERS_OFFLINE", "1".to_owned()),
+        ]
     }
 
     fn overridable(&self) -> &'static [&'static str] {
@@ -120,7 +97,6 @@ impl Engine for Vllm {
             "HF_HUB_DISABLE_TELEMETRY",
             "HF_HUB_OFFLINE",
             "TRANSFORMERS_OFFLINE",
-            "HF_XET_CHUNK_CACHE_SIZE_BYTES",
         ]
     }
 
@@ -265,8 +241,7 @@ const RESERVED_ARGUMENTS: &[Reserved] = &[
     },
     Reserved {
         names: &["--download-dir"],
-        instead: "only the directories that Berth mounts can be written to; the download has its \
-                  own, sized by resources.ephemeralStorage",
+        instead: "the engine is given the model's files; leave it out",
     },
     Reserved {
         names: &["--config"],
@@ -281,7 +256,6 @@ const RESERVED_ENVIRONMENT: &[Reserved] = &[
     },
     Reserved {
         names: &["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE"],
-        instead: "only the directories that Berth mounts can be written to; the download has its \
-                  own, sized by resources.ephemeralStorage",
+        instead: "only the directories that Berth mounts can be written to; leave it out",
     },
 ];

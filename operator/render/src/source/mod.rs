@@ -2,8 +2,9 @@
 //! path or name that the engine is given.
 //!
 //! One file per scheme. What a tenant names is fetched in the tenant's own pod with the tenant's
-//! own secret; the operator opens none of it.
+//! own secret; the operator opens none of it. Engines are given paths, never a name to fetch.
 
+mod cache;
 mod hub;
 mod oci;
 mod pvc;
@@ -12,18 +13,22 @@ mod s3;
 use berth_crds::llm_deployment::Model;
 use berth_units::Bytes;
 use k8s_openapi::api::core::v1::{
-    Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, SecretKeySelector, Volume, VolumeMount,
+    Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, PersistentVolumeClaimVolumeSource,
+    SecretKeySelector, Volume, VolumeMount,
 };
 
+pub use hub::{CONTAINER as FETCH_CONTAINER, PORT as FETCH_PORT};
 pub use s3::IMAGE as S3_IMAGE;
 
-use crate::{ModelSource, Template, quantity, resources};
+use crate::{CachedModel, ModelSource, Replica, Site, Template, quantity, resources};
 
-/// Where the model's files are in the container. The hub's cache is here too: whatever is large
-/// is in this one place.
+/// Where the model's files are in the container: whatever is large is in this one place.
 pub const MODEL_PATH: &str = "/model";
 
 const VOLUME: &str = "model";
+
+/// The executable of `berth-fetch` in its image.
+pub(crate) const FETCH: &str = "/berth-fetch";
 
 /// A uri that says nothing about where a model is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,7 +36,7 @@ pub enum ParseError {
     /// The scheme is none that Berth knows.
     #[error(
         "model.uri {uri:?} has no scheme that Berth knows; \
-         use hf://, oci://, s3:// or pvc://"
+         use hf://, oci://, s3://, pvc:// or cache://"
     )]
     Scheme {
         /// The uri.
@@ -77,6 +82,7 @@ impl ModelSource {
             "oci" => (oci::parse(rest, files), "oci://REGISTRY/REPOSITORY[:TAG][@sha256:DIGEST]"),
             "s3" => (s3::parse(rest, files), "s3://BUCKET/PREFIX"),
             "pvc" => (pvc::parse(rest, files), "pvc://CLAIM[/PATH]"),
+            "cache" => (cache::parse(rest, files), "cache://NAME[/PATH]"),
             _ => return Err(ParseError::Scheme { uri: uri.to_owned() }),
         };
         source.ok_or_else(|| ParseError::Form { uri: uri.to_owned(), form })
@@ -88,20 +94,36 @@ impl ModelSource {
             Self::Hub { files, .. }
             | Self::Oci { files, .. }
             | Self::S3 { files, .. }
-            | Self::Pvc { files, .. } => files.as_deref(),
+            | Self::Pvc { files, .. }
+            | Self::Cache { files, .. } => files.as_deref(),
         }
     }
 
-    /// Whether the files come over the network into a volume that lives as long as the pod.
+    /// Whether the files come over the network, to where Berth has to have room for them.
     pub fn is_downloaded(&self) -> bool {
         matches!(self, Self::Hub { .. } | Self::S3 { .. })
     }
 
+    /// What it keeps in a node's cache, where the cluster has one.
+    pub fn cached(&self, weights: Bytes) -> Option<CachedModel> {
+        let Self::Hub { repository, revision, files } = self else { return None };
+        let directory = hub::directory(repository, revision, files.as_deref());
+        Some(CachedModel { directory, bytes: resources::download_size(weights) })
+    }
+
+    /// The label that a node needs to have the model, with its value.
+    pub fn node_label(&self) -> Option<(String, String)> {
+        match self {
+            Self::Cache { name, .. } => Some(cache::label(name)),
+            _ => None,
+        }
+    }
+
     /// What the engine is told.
-    pub fn location(&self) -> Location<'_> {
+    pub fn location(&self) -> Location {
         match self {
             Self::Hub { repository, revision, files } => {
-                Location::Hub { repository, revision, files: files.as_deref() }
+                hub::location(repository, revision, files.as_deref())
             }
             // The prefix itself is cut off by the download.
             Self::S3 { prefix, files, .. } if is_gguf(prefix) && files.is_none() => {
@@ -111,32 +133,23 @@ impl ModelSource {
                 Location::within("", files.as_deref())
             }
             Self::Pvc { path, files, .. } => Location::within(path, files.as_deref()),
+            Self::Cache { name, path, files } => {
+                Location::within(format!("{name}/{path}").trim_matches('/'), files.as_deref())
+            }
         }
     }
 }
 
-/// The path or the name that an engine is given.
+/// The path that an engine is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Location<'a> {
-    /// A repository on the hub, which the engine's own downloader fetches.
-    Hub {
-        /// `ORG/NAME`.
-        repository: &'a str,
-        /// Branch, tag or commit.
-        revision: &'a str,
-        /// One file of many, by name or pattern.
-        files: Option<&'a str>,
-    },
-    /// Files in the container.
-    Path {
-        /// The directory with the model.
-        directory: String,
-        /// One file in it, by name or pattern; may be in a folder of its own.
-        file: Option<String>,
-    },
+pub struct Location {
+    /// The directory with the model, in the container.
+    pub directory: String,
+    /// One file in it, by name or pattern; may be in a folder of its own.
+    pub file: Option<String>,
 }
 
-impl Location<'_> {
+impl Location {
     fn within(path: &str, files: Option<&str>) -> Self {
         let (path, file) = match files {
             Some(_) => (path, files),
@@ -148,7 +161,7 @@ impl Location<'_> {
         };
         let directory =
             if path.is_empty() { MODEL_PATH.to_owned() } else { format!("{MODEL_PATH}/{path}") };
-        Self::Path { directory, file: file.map(ToOwned::to_owned) }
+        Self { directory, file: file.map(ToOwned::to_owned) }
     }
 }
 
@@ -161,14 +174,17 @@ pub struct Mounted {
     pub mounts: Vec<VolumeMount>,
     /// Steps before the engine starts.
     pub init: Vec<Container>,
-    /// Environment of the engine.
-    pub env: Vec<EnvVar>,
+    /// Group that may read the files.
+    pub group: Option<i64>,
 }
 
 /// What the template's source adds to a pod.
-pub fn mounted(template: &Template) -> Mounted {
+pub fn mounted(template: &Template, replica: &Replica, site: &Site) -> Mounted {
     match &template.source {
-        ModelSource::Hub { .. } => hub::mounted(template),
+        ModelSource::Hub { repository, revision, files } => {
+            hub::mounted(repository, revision, files.as_deref(), template, replica, site)
+        }
+        ModelSource::Cache { .. } => cache::mounted(replica, site),
         ModelSource::Oci { reference, .. } => oci::mounted(reference, template),
         ModelSource::S3 { bucket, prefix, files } => {
             s3::mounted(bucket, prefix, files.as_deref(), template)
@@ -194,6 +210,21 @@ fn download(template: &Template) -> Volume {
         empty_dir: Some(EmptyDirVolumeSource {
             size_limit: Some(quantity::bytes(download_limit(template))),
             ..EmptyDirVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
+}
+
+/// A claim of the pod's namespace, as the model's volume.
+fn claimed(claim: String) -> Volume {
+    Volume {
+        name: VOLUME.to_owned(),
+        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+            claim_name: claim,
+            // Only mounts are read-only: with `readOnly` here too, volumes that are already
+            // attached for writing on the node (by whoever fills them) could not be mounted
+            // beside it.
+            read_only: None,
         }),
         ..Volume::default()
     }
@@ -247,10 +278,9 @@ mod tests {
     }
 
     fn path(uri: &str, files: Option<&str>) -> (String, Option<String>) {
-        match ModelSource::parse(&model(uri, files)).unwrap().location() {
-            Location::Path { directory, file } => (directory, file),
-            hub @ Location::Hub { .. } => panic!("{uri} is {hub:?}"),
-        }
+        let Location { directory, file } =
+            ModelSource::parse(&model(uri, files)).unwrap().location();
+        (directory, file)
     }
 
     #[test]
@@ -267,6 +297,9 @@ mod tests {
             ("s3://bucket/a", Some("c/b.gguf"), "/model", Some("c/b.gguf")),
             ("oci://registry.example.com:5000/a/b:v1", None, "/model", None),
             ("oci://registry.example.com/a", Some("b.gguf"), "/model", Some("b.gguf")),
+            ("cache://a", None, "/model/a", None),
+            ("cache://a/b.gguf", None, "/model/a", Some("b.gguf")),
+            ("cache://a/b", Some("c.gguf"), "/model/a/b", Some("c.gguf")),
         ] {
             let expected = (directory.to_owned(), file.map(ToOwned::to_owned));
             assert_eq!(path(uri, files), expected, "{uri} {files:?}");
@@ -296,6 +329,7 @@ mod tests {
             ("s3://bucket", "s3://BUCKET/PREFIX"),
             ("s3://bucket//", "s3://BUCKET/PREFIX"),
             ("pvc:///path", "pvc://CLAIM"),
+            ("cache:///path", "cache://NAME"),
             ("pvc://models/../other", "'..'"),
         ] {
             let error = ModelSource::parse(&model(uri, None)).unwrap_err().to_string();

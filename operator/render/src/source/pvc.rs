@@ -1,9 +1,7 @@
 //! `pvc://CLAIM/PATH`: a `PersistentVolumeClaim` of the same namespace, mounted read-only, so that
 //! any number of replicas can share it.
 
-use k8s_openapi::api::core::v1::{PersistentVolumeClaimVolumeSource, Volume};
-
-use super::{Mounted, VOLUME, mount};
+use super::{Mounted, claimed, mount};
 use crate::ModelSource;
 
 pub(super) fn parse(rest: &str, files: Option<String>) -> Option<ModelSource> {
@@ -17,17 +15,7 @@ pub(super) fn parse(rest: &str, files: Option<String>) -> Option<ModelSource> {
 
 pub(super) fn mounted(claim: &str) -> Mounted {
     Mounted {
-        volumes: vec![Volume {
-            name: VOLUME.to_owned(),
-            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-                claim_name: claim.to_owned(),
-                // Only the mount is read-only: with `readOnly` here too, volumes that are already
-                // attached for writing on the node (by the Job that filled them) could not be
-                // mounted beside it.
-                read_only: None,
-            }),
-            ..Volume::default()
-        }],
+        volumes: vec![claimed(claim.to_owned())],
         mounts: vec![mount(true)],
         ..Mounted::default()
     }

@@ -36,7 +36,7 @@ pub(super) fn mounted(
         volumes: vec![download(template)],
         mounts: vec![mount(true)],
         init: vec![copy(bucket, prefix, files, template)],
-        env: vec![],
+        ..Mounted::default()
     }
 }
 

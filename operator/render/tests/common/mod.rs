@@ -9,8 +9,8 @@ use berth_crds::llm_deployment::{
     Toleration, Vendor,
 };
 use berth_render::{
-    Claim, EngineTemplate, Estimate, ModelSource, Owner, Replica, Template, engine, resources,
-    startup_timeout,
+    CacheSite, Claim, EngineTemplate, Estimate, ModelSource, Owner, Replica, Site, Template,
+    engine, resources, startup_timeout,
 };
 use berth_units::Bytes;
 
@@ -101,7 +101,38 @@ pub fn replica(name: &str, template: &Template, product: &str, bytes_per_gpu: By
         rank: 0,
         attempt: 1,
         node: "gpu-017".to_owned(),
-        claim: Claim { gpus: template.gpus, bytes_per_gpu, product: product.to_owned() },
+        claim: Claim {
+            gpus: template.gpus,
+            bytes_per_gpu,
+            product: product.to_owned(),
+            cache: None,
+        },
+    }
+}
+
+/// A cluster whose nodes keep no models.
+pub fn site() -> Site {
+    Site {
+        fetch_image: "registry.example.com/berth-fetch:0.1.0".to_owned(),
+        hub: None,
+        hub_ca: None,
+        offline: false,
+        cache: None,
+    }
+}
+
+/// A cluster whose nodes keep models, from a mirror with a certificate of its own.
+pub fn cached_site() -> Site {
+    Site {
+        hub: Some("https://hub.example.com".to_owned()),
+        hub_ca: Some("-----BEGIN CERTIFICATE-----\n".to_owned()),
+        cache: Some(CacheSite {
+            path: "/var/lib/berth".to_owned(),
+            size: Bytes::gib(500),
+            group: 2001,
+            namespace: "berth-system".to_owned(),
+        }),
+        ..site()
     }
 }
 
@@ -110,6 +141,7 @@ pub struct Case {
     pub name: &'static str,
     pub template: Template,
     pub replica: Replica,
+    pub site: Site,
 }
 
 /// All golden pods.
@@ -124,6 +156,8 @@ pub fn cases() -> Vec<Case> {
         llama_cpp_hub_commit(),
         llama_cpp_pvc(),
         llama_cpp_s3(),
+        llama_cpp_cache(),
+        vllm_hub_cached(),
     ]
 }
 
@@ -135,7 +169,7 @@ fn case(
     bytes: Bytes,
 ) -> Case {
     let replica = replica(deployment, &template, product, bytes);
-    Case { name, template, replica }
+    Case { name, template, replica, site: site() }
 }
 
 /// One H100, a gated model, a commit.
@@ -188,13 +222,9 @@ fn vllm_users_own() -> Case {
     template.engine.args =
         ["--enable-auto-tool-choice", "--tool-call-parser=hermes"].map(ToOwned::to_owned).into();
     template.engine.env = vec![
+        EnvVar { name: "NCCL_DEBUG".to_owned(), value: Some("INFO".to_owned()), value_from: None },
         EnvVar {
-            name: "HF_ENDPOINT".to_owned(),
-            value: Some("https://mirror.example.com".to_owned()),
-            value_from: None,
-        },
-        EnvVar {
-            name: "HF_TOKEN".to_owned(),
+            name: "VLLM_API_KEY".to_owned(),
             value: None,
             value_from: Some(EnvSource {
                 secret_key_ref: SecretKey { name: "mirror".to_owned(), key: "password".to_owned() },
@@ -271,6 +301,28 @@ fn llama_cpp_pvc() -> Case {
     template.served_name = String::from("qwen-tiny");
     template.engine.kv_cache_dtype = KvCacheDtype::Q4_0;
     case("llama-cpp-pvc", "qwen-tiny", template, "NVIDIA-L40S", Bytes::mib(43_743))
+}
+
+/// A file that the administrator put onto nodes.
+fn llama_cpp_cache() -> Case {
+    let template = template(
+        &model("cache://qwen/qwen2.5-0.5b-instruct-q4_k_m.gguf"),
+        EngineType::LlamaCpp,
+        Vendor::NVIDIA,
+        1,
+        Bytes(491_400_032),
+    );
+    let case = case("llama-cpp-cache", "qwen-tiny", template, "NVIDIA-L40S", Bytes::mib(43_743));
+    Case { site: cached_site(), ..case }
+}
+
+/// A gated model from a mirror, kept in the node's cache, with downloads switched off.
+fn vllm_hub_cached() -> Case {
+    let case = vllm_hub_token();
+    let mut replica = case.replica;
+    replica.claim.cache = case.template.source.cached(case.template.weight_bytes);
+    let site = Site { offline: true, ..cached_site() };
+    Case { name: "vllm-hub-cached", template: case.template, replica, site }
 }
 
 /// The first of several files in an open bucket.

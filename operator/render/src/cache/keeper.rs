@@ -1,0 +1,128 @@
+//! The pod that prepares folders of a node's cache and makes room in it.
+//!
+//! The one exception to `restricted`: it runs as root, with the capabilities CHOWN and FOWNER and no
+//! other, in Berth's own namespace, and sees nothing of the node but the administrator's folder.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::{
+    api::core::v1::{
+        Capabilities, Container, PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext,
+        PodSpec, ResourceRequirements, SeccompProfile, SecurityContext, Toleration, Volume,
+        VolumeMount,
+    },
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
+};
+
+use super::{Folder, volume::labels};
+use crate::{CacheSite, Site, pod::pin, short_hash::short_hash, source::FETCH};
+
+/// Where the folders of all namespaces are in its container.
+const ROOT: &str = "/cache";
+
+/// What is to be done on one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Work {
+    /// Namespaces whose folders are to be there, with the right owner and mode.
+    pub prepare: BTreeSet<String>,
+    /// Models to remove: namespace and directory.
+    pub evict: BTreeSet<(String, String)>,
+}
+
+impl Work {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.prepare.is_empty() && self.evict.is_empty()
+    }
+}
+
+/// The pod that does it. Its name follows from the node and the work, so the same work is never
+/// done twice at once.
+pub fn keeper(node: &str, work: &Work, site: &Site, cache: &CacheSite) -> Pod {
+    let folder = Folder::all(node, cache);
+    let mut args: Vec<String> = ["keep", "--root", ROOT, "--group"].map(ToOwned::to_owned).into();
+    args.push(cache.group.to_string());
+    for (namespace, directory) in &work.evict {
+        args.extend(["--evict".to_owned(), format!("{namespace}/{directory}")]);
+    }
+    for namespace in &work.prepare {
+        args.extend(["--prepare".to_owned(), namespace.clone()]);
+    }
+    let name = format!("{}-{}", folder.name(), short_hash(&args.join("\n"), 8));
+    let amounts = BTreeMap::from([
+        ("cpu".to_owned(), Quantity("100m".to_owned())),
+        ("memory".to_owned(), Quantity("64Mi".to_owned())),
+    ]);
+    Pod {
+        metadata: ObjectMeta {
+            name: Some(name),
+            namespace: Some(cache.namespace.clone()),
+            labels: Some(labels()),
+            annotations: Some(BTreeMap::from([(
+                berth_crds::names::ANNOTATION_CACHE_NODE.to_owned(),
+                node.to_owned(),
+            )])),
+            ..ObjectMeta::default()
+        },
+        spec: Some(PodSpec {
+            affinity: Some(pin(node)),
+            // Wherever replicas may go, their cache is kept.
+            tolerations: Some(vec![Toleration {
+                operator: Some("Exists".to_owned()),
+                ..Toleration::default()
+            }]),
+            restart_policy: Some("OnFailure".to_owned()),
+            automount_service_account_token: Some(false),
+            enable_service_links: Some(false),
+            security_context: Some(PodSecurityContext {
+                run_as_user: Some(0),
+                run_as_group: Some(0),
+                // It may enter what others of the group made, with no capability for that.
+                supplemental_groups: Some(vec![cache.group]),
+                seccomp_profile: Some(SeccompProfile {
+                    type_: "RuntimeDefault".to_owned(),
+                    ..SeccompProfile::default()
+                }),
+                ..PodSecurityContext::default()
+            }),
+            containers: vec![Container {
+                name: "keeper".to_owned(),
+                image: Some(site.fetch_image.clone()),
+                image_pull_policy: Some("IfNotPresent".to_owned()),
+                command: Some(vec![FETCH.to_owned()]),
+                args: Some(args),
+                resources: Some(ResourceRequirements {
+                    requests: Some(amounts.clone()),
+                    limits: Some(amounts),
+                    ..ResourceRequirements::default()
+                }),
+                security_context: Some(SecurityContext {
+                    allow_privilege_escalation: Some(false),
+                    privileged: Some(false),
+                    read_only_root_filesystem: Some(true),
+                    capabilities: Some(Capabilities {
+                        drop: Some(vec!["ALL".to_owned()]),
+                        add: Some(vec!["CHOWN".to_owned(), "FOWNER".to_owned()]),
+                    }),
+                    ..SecurityContext::default()
+                }),
+                volume_mounts: Some(vec![VolumeMount {
+                    name: "cache".to_owned(),
+                    mount_path: ROOT.to_owned(),
+                    ..VolumeMount::default()
+                }]),
+                ..Container::default()
+            }],
+            volumes: Some(vec![Volume {
+                name: "cache".to_owned(),
+                persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+                    claim_name: folder.name(),
+                    read_only: None,
+                }),
+                ..Volume::default()
+            }]),
+            ..PodSpec::default()
+        }),
+        ..Pod::default()
+    }
+}
