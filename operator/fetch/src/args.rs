@@ -55,6 +55,11 @@ pub struct HubArgs {
     #[arg(long, value_name = "PATTERN")]
     pub files: Option<String>,
 
+    /// The model must be one GGUF file, which is found as .berth/model.gguf in its directory. Without
+    /// --files only GGUF files count.
+    #[arg(long)]
+    pub one_file: bool,
+
     /// The model's directory. Each commit needs one of its own.
     #[arg(long, value_name = "DIR")]
     pub into: PathBuf,
@@ -117,6 +122,7 @@ impl HubArgs {
             repository: self.repository.clone(),
             revision: self.revision.clone(),
             files: self.files.clone(),
+            one_file: self.one_file,
             directory: self.into.clone(),
             offline: self.offline,
             parallel: self.parallel.into(),

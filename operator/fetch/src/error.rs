@@ -101,9 +101,7 @@ pub enum Error {
     #[error("{0}")]
     Nonsense(String),
     /// The directory belongs to another model.
-    #[error(
-        "{directory} {found}, not {wanted}; give each commit of a model a directory of its own"
-    )]
+    #[error("{directory} {found}, not {wanted}; give each of them a directory of its own")]
     Occupied {
         /// The directory.
         directory: PathBuf,
@@ -112,6 +110,9 @@ pub enum Error {
         /// What should be.
         wanted: String,
     },
+    /// One file is needed, and the model has several.
+    #[error("{0}")]
+    NotOneFile(String),
     /// The directory cannot be written.
     #[error(
         "cannot {action} {path}: {source}; the volume must be writable for the user or a group \
@@ -166,6 +167,7 @@ impl Error {
             Self::Nonsense(_) => 16,
             Self::Occupied { .. } => 17,
             Self::Untrusted { .. } => 18,
+            Self::NotOneFile(_) => 19,
             // 128 + SIGTERM, as a shell has it.
             Self::Stopped => 143,
         }

@@ -11,14 +11,15 @@ use crate::{
     http::Http,
     hub::Hub,
     layout::Layout,
-    listing::Snapshot,
+    link,
+    listing::{Listed, Snapshot},
     lock,
     manifest::{Entry, Manifest, Selection, has_size, sync_directory},
-    name::{Repository, Revision},
+    name::{Commit, FileName, Repository, Revision},
     partial::Wanted,
     progress::Progress,
     retry::Policy,
-    select,
+    select::{self, SelectError},
     settings::Settings,
     transfer::Transfer,
 };
@@ -32,6 +33,8 @@ pub struct Request {
     pub revision: Revision,
     /// Name or pattern of the files; absent for what an engine needs.
     pub files: Option<String>,
+    /// Whether the model must be one GGUF file.
+    pub one_file: bool,
     /// Where the files go.
     pub directory: PathBuf,
     /// Whether the network must not be used.
@@ -58,7 +61,7 @@ pub async fn fetch(request: &Request, progress: &Progress) -> Result<Outcome, Er
     let layout = Layout::new(&request.directory);
     // Without the lock: the volume may be read-only, and a manifest is never half written.
     let found = match cached(request, &layout)? {
-        Ok(manifest) => return Ok(already_there(manifest, progress)),
+        Ok(manifest) => return already_there(request, &layout, manifest, progress),
         Err(found) => found,
     };
     if request.offline {
@@ -68,7 +71,7 @@ pub async fn fetch(request: &Request, progress: &Progress) -> Result<Outcome, Er
     prepare(&layout)?;
     let lock = lock::acquire(&layout, progress).await?;
     if let Ok(manifest) = cached(request, &layout)? {
-        return Ok(already_there(manifest, progress));
+        return already_there(request, &layout, manifest, progress);
     }
     let manifest = download(request, &layout, progress).await?;
     drop(lock);
@@ -81,6 +84,50 @@ impl Request {
         let files = files.unwrap_or_default();
         format!("{} at revision {}{files}", self.repository, self.revision)
     }
+
+    fn selection(&self) -> Selection {
+        let (revision, files) = (self.revision.to_string(), self.files.clone());
+        Selection { revision, gguf: self.one_file && files.is_none(), files }
+    }
+
+    /// Of these names those that are wanted, and the one file of the model if it is one.
+    fn choose<'a>(&self, names: &[&'a str]) -> Result<(Vec<&'a str>, Option<&'a str>), Error> {
+        let refused = |error: SelectError| {
+            let what = match error {
+                // It names them itself.
+                SelectError::NoMatch { .. } => {
+                    format!("{} at revision {}", self.repository, self.revision)
+                }
+                _ => self.describe(),
+            };
+            let text = format!("{what} {error}");
+            match error {
+                SelectError::Parts { .. } | SelectError::Several { .. } => Error::NotOneFile(text),
+                SelectError::Ambiguous { .. } if self.one_file => Error::NotOneFile(text),
+                _ => Error::NotFound(text),
+            }
+        };
+        let chosen =
+            select::select(names, self.files.as_deref(), self.one_file).map_err(refused)?;
+        match select::one_file(&chosen) {
+            Ok(model) => Ok((chosen, Some(model))),
+            Err(error) if self.one_file => Err(refused(error)),
+            Err(_) => Ok((chosen, None)),
+        }
+    }
+
+    /// Leaves the link to the model. Where nobody said that it is needed, a link that is there
+    /// already or cannot be made is no error.
+    fn link(&self, layout: &Layout, model: Option<&FileName>) -> Result<(), Error> {
+        match model.map(|model| link::leave(layout, model)) {
+            Some(Err(error)) if self.one_file => Err(error),
+            Some(Err(error)) => {
+                tracing::debug!("{error}");
+                Ok(())
+            }
+            Some(Ok(())) | None => Ok(()),
+        }
+    }
 }
 
 /// The manifest, if all that is asked for is there; if not, what is there.
@@ -88,7 +135,7 @@ fn cached(request: &Request, layout: &Layout) -> Result<Result<Manifest, String>
     let Some(manifest) = Manifest::read(layout)? else {
         return Ok(Err("holds no complete model".to_owned()));
     };
-    if !manifest.answers(&request.repository, &request.revision, request.files.as_deref()) {
+    if !manifest.answers(&request.repository, &request.selection()) {
         return Ok(Err(manifest.describe()));
     }
     match manifest.first_missing(layout) {
@@ -100,10 +147,19 @@ fn cached(request: &Request, layout: &Layout) -> Result<Result<Manifest, String>
     }
 }
 
-fn already_there(manifest: Manifest, progress: &Progress) -> Outcome {
+fn already_there(
+    request: &Request,
+    layout: &Layout,
+    manifest: Manifest,
+    progress: &Progress,
+) -> Result<Outcome, Error> {
+    let names: Vec<_> = manifest.files.iter().map(|file| file.name.as_str()).collect();
+    let (_, model) = request.choose(&names)?;
+    let model = manifest.files.iter().map(|file| &file.name).find(|f| Some(f.as_str()) == model);
+    request.link(layout, model)?;
     progress.expect(manifest.files.iter().map(|file| file.size).sum(), manifest.files.len());
     manifest.files.iter().for_each(|file| progress.found(file.size));
-    Outcome::Cached(manifest)
+    Ok(Outcome::Cached(manifest))
 }
 
 fn prepare(layout: &Layout) -> Result<(), Error> {
@@ -134,7 +190,8 @@ async fn download(
         request.revision,
         snapshot.commit
     );
-    let wanted = describe(request, &hub, &snapshot).await?;
+    let (chosen, model) = choose(request, layout, &snapshot)?;
+    let wanted = describe(request, &hub, &snapshot.commit, chosen).await?;
     let transfer =
         Transfer { hub: &hub, commit: &snapshot.commit, layout, policy: request.policy, progress };
     let missing = expect(&manifest, layout, wanted, progress)?;
@@ -144,9 +201,8 @@ async fn download(
     let entries: Vec<Entry> =
         stream::iter(transfers).buffer_unordered(request.parallel.max(1)).try_collect().await?;
     sync_directory(layout.root());
-    let selection =
-        Selection { revision: request.revision.to_string(), files: request.files.clone() };
-    manifest.merge(selection, entries);
+    manifest.merge(request.selection(), entries);
+    request.link(layout, model)?;
     manifest.write(layout)?;
     // What is left of files that are no longer wanted.
     let _ = fs::remove_dir_all(layout.partials());
@@ -171,19 +227,30 @@ fn compatible(request: &Request, layout: &Layout, snapshot: &Snapshot) -> Result
     }
 }
 
-/// The files that are needed, with sizes and checksums.
+/// The files that are needed, and the one that is the model.
+fn choose<'a>(
+    request: &Request,
+    layout: &Layout,
+    snapshot: &'a Snapshot,
+) -> Result<(Vec<&'a Listed>, Option<&'a FileName>), Error> {
+    let names: Vec<_> = snapshot.files.iter().map(|file| file.name.as_str()).collect();
+    let (chosen, model) = request.choose(&names)?;
+    let is_chosen = |file: &&Listed| chosen.contains(&file.name.as_str());
+    let model = snapshot.files.iter().map(|file| &file.name).find(|f| Some(f.as_str()) == model);
+    if let Some(model) = model.filter(|_| request.one_file) {
+        link::is_free(layout, model)?;
+    }
+    Ok((snapshot.files.iter().filter(is_chosen).collect(), model))
+}
+
+/// The files with sizes and checksums.
 async fn describe(
     request: &Request,
     hub: &Hub<'_>,
-    snapshot: &Snapshot,
+    commit: &Commit,
+    chosen: Vec<&Listed>,
 ) -> Result<Vec<Wanted>, Error> {
-    let names: Vec<_> = snapshot.files.iter().map(|file| file.name.as_str()).collect();
-    let chosen = select::select(&names, request.files.as_deref()).map_err(|error| {
-        let Request { repository, revision, .. } = request;
-        Error::NotFound(format!("{repository} at revision {revision} {error}"))
-    })?;
-    let chosen = snapshot.files.iter().filter(|file| chosen.contains(&file.name.as_str()));
-    stream::iter(chosen.map(|file| hub.describe(&snapshot.commit, file)))
+    stream::iter(chosen.into_iter().map(|file| hub.describe(commit, file)))
         .buffer_unordered(request.parallel.max(1))
         .try_collect()
         .await

@@ -51,6 +51,11 @@ impl Layout {
         self.own().join("manifest.json")
     }
 
+    /// The link to the model's only GGUF file.
+    pub fn model(&self) -> PathBuf {
+        self.own().join("model.gguf")
+    }
+
     /// Held by the one that downloads.
     pub fn lock(&self) -> PathBuf {
         self.own().join("lock")

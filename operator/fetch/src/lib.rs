@@ -6,8 +6,8 @@
 //! network again.
 //!
 //! [`fetch`] tells the story; [`name`], [`pattern`], [`select`], [`listing`], [`checksum`] and
-//! [`retry`] are pure; [`settings`], [`tls`], [`http`], [`hub`] and [`transfer`] talk to the hub; [`partial`],
-//! [`manifest`], [`lock`] and [`disk`] to the volume.
+//! [`retry`] are pure; [`settings`], [`tls`], [`http`], [`hub`] and [`transfer`] talk to the hub;
+//! [`partial`], [`manifest`], [`link`], [`lock`] and [`disk`] to the volume.
 //!
 //! # Exit codes
 //!
@@ -25,6 +25,7 @@
 //! | 16 | an answer that no hub gives | no |
 //! | 17 | the directory holds another model or commit | no |
 //! | 18 | a certificate that is not trusted | no |
+//! | 19 | `--one-file`, and the model has several | no |
 //! | 143 | stopped by a signal | yes |
 //!
 //! The last line on stderr says it in one sentence, and so does the termination message.
@@ -37,6 +38,7 @@ pub mod fetch;
 pub mod http;
 pub mod hub;
 pub mod layout;
+pub mod link;
 pub mod listing;
 pub mod lock;
 pub mod manifest;

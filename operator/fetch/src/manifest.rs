@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::Error,
     layout::Layout,
-    name::{Commit, FileName, Repository, Revision},
+    name::{Commit, FileName, Repository},
 };
 
 /// The largest manifest that is read.
@@ -40,6 +40,9 @@ pub struct Selection {
     /// Name or pattern of the files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<String>,
+    /// Where there is none: whether only GGUF files counted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gguf: bool,
 }
 
 /// One file.
@@ -94,17 +97,12 @@ impl Manifest {
 
     /// Whether it answers a request: of this repository, the same revision (or the commit itself)
     /// and the same files.
-    pub fn answers(
-        &self,
-        repository: &Repository,
-        revision: &Revision,
-        files: Option<&str>,
-    ) -> bool {
-        let revision = revision.as_str();
+    pub fn answers(&self, repository: &Repository, wanted: &Selection) -> bool {
         self.repository == repository.to_string()
             && self.selections.iter().any(|selection| {
-                (selection.revision == revision || self.commit.as_str() == revision)
-                    && selection.files.as_deref() == files
+                (selection.revision == wanted.revision || self.commit.as_str() == wanted.revision)
+                    && selection.files == wanted.files
+                    && selection.gguf == wanted.gguf
             })
     }
 
@@ -163,7 +161,7 @@ mod tests {
             selections: vec![],
             files: vec![],
         };
-        let selection = Selection { revision: "main".to_owned(), files: None };
+        let selection = Selection { revision: "main".to_owned(), files: None, gguf: false };
         manifest.merge(selection, vec![entry("b", 2), entry("a/c", 1)]);
         manifest
     }
@@ -171,9 +169,12 @@ mod tests {
     #[test]
     fn a_request_is_answered_by_revision_or_commit() {
         let manifest = manifest();
-        let answers = |repository: &str, revision: &str, files| {
-            let (repository, revision) = (repository.parse().unwrap(), revision.parse().unwrap());
-            manifest.answers(&repository, &revision, files)
+        let answers = |repository: &str, revision: &str, files: Option<&str>| {
+            let (revision, files) = (revision.to_owned(), files.map(ToOwned::to_owned));
+            let wanted = Selection { revision, files, gguf: false };
+            let gguf = Selection { gguf: true, ..wanted.clone() };
+            assert!(!manifest.answers(&repository.parse().unwrap(), &gguf));
+            manifest.answers(&repository.parse().unwrap(), &wanted)
         };
         assert!(answers("org/name", "main", None));
         assert!(answers("org/name", &"0a".repeat(20), None));
@@ -185,7 +186,8 @@ mod tests {
     #[test]
     fn files_and_selections_add_up() {
         let mut manifest = manifest();
-        let selection = Selection { revision: "v1".to_owned(), files: Some("*".to_owned()) };
+        let selection =
+            Selection { revision: "v1".to_owned(), files: Some("*".to_owned()), gguf: false };
         manifest.merge(selection.clone(), vec![entry("b", 3)]);
         manifest.merge(selection, vec![]);
         let files: Vec<_> = manifest.files.iter().map(|f| (f.name.as_str(), f.size)).collect();

@@ -32,6 +32,31 @@ pub enum SelectError {
         /// The models.
         there: String,
     },
+    /// No weights in that format.
+    #[error("has no GGUF file; it has {there}")]
+    NoGguf {
+        /// What is there.
+        there: String,
+    },
+    /// A model that cannot be loaded under another name: each part knows its place by its name.
+    #[error("is a model in {count} files; name its first file, {first}, in spec.model.files")]
+    Parts {
+        /// How many.
+        count: usize,
+        /// The first one.
+        first: String,
+    },
+    /// Several models where a name or a pattern was given.
+    #[error(
+        "matches {count} models; name the first file of one of them, such as {first}, in \
+         spec.model.files"
+    )]
+    Several {
+        /// How many.
+        count: usize,
+        /// The first file of one.
+        first: String,
+    },
     /// No weights.
     #[error("holds no weights that an engine can load; it has {there}")]
     NoWeights {
@@ -40,12 +65,39 @@ pub enum SelectError {
     },
 }
 
-/// The names that are needed, in the order in which they came.
-pub fn select<'a>(names: &[&'a str], wanted: Option<&str>) -> Result<Vec<&'a str>, SelectError> {
+/// The names that are needed, in the order in which they came. With `gguf`, and where no files are
+/// named, only GGUF files count.
+pub fn select<'a>(
+    names: &[&'a str],
+    wanted: Option<&str>,
+    gguf: bool,
+) -> Result<Vec<&'a str>, SelectError> {
     match wanted {
         Some(wanted) => matching(names, wanted),
+        None if gguf => needed_gguf(names),
         None => needed(names),
     }
+}
+
+/// The only file of the GGUF model among these, if there is one model and it has one file.
+pub fn one_file<'a>(names: &[&'a str]) -> Result<&'a str, SelectError> {
+    let gguf: Vec<_> = names.iter().copied().filter(|name| has_end(name, ".gguf")).collect();
+    let mut files = models(&gguf);
+    files.sort_unstable();
+    let Some(&first) = files.first() else {
+        return Err(SelectError::NoGguf { there: some(names) });
+    };
+    if files.len() == 1 {
+        return Ok(first);
+    }
+    let mut models: Vec<_> = files.iter().map(|name| split(name).ok_or(name)).collect();
+    // Sorted as the names are, so parts of one model follow each other.
+    models.dedup();
+    let first = first.to_owned();
+    Err(match models.len() {
+        1 => SelectError::Parts { count: files.len(), first },
+        count => SelectError::Several { count, first },
+    })
 }
 
 fn matching<'a>(names: &[&'a str], wanted: &str) -> Result<Vec<&'a str>, SelectError> {
@@ -75,6 +127,16 @@ fn needed<'a>(names: &[&'a str]) -> Result<Vec<&'a str>, SelectError> {
     Err(SelectError::NoWeights { there: some(names) })
 }
 
+fn needed_gguf<'a>(names: &[&'a str]) -> Result<Vec<&'a str>, SelectError> {
+    let own: Vec<_> = names.iter().copied().filter(|name| !is_foreign(name)).collect();
+    // A folder for other engines is where this one looks last.
+    let weights = [&own[..], names].map(|names| weights(names, ".gguf"));
+    match weights.iter().find(|weights| !weights.is_empty()) {
+        Some(weights) => one_gguf(weights),
+        None => Err(SelectError::NoGguf { there: some(names) }),
+    }
+}
+
 /// Weights of one format: those at the root, or else those in folders.
 fn weights<'a>(names: &[&'a str], end: &str) -> Vec<&'a str> {
     let training = |name: &str| {
@@ -94,11 +156,17 @@ fn weights<'a>(names: &[&'a str], end: &str) -> Vec<&'a str> {
     root
 }
 
-/// The only model among GGUF files. Projectors for images are no models.
-fn one_gguf<'a>(weights: &[&'a str]) -> Result<Vec<&'a str>, SelectError> {
+/// GGUF files that are not projectors for images, which belong to a model and are none.
+fn models<'a>(weights: &[&'a str]) -> Vec<&'a str> {
     let model = |name: &str| !name.rsplit('/').next().unwrap_or(name).starts_with("mmproj");
     let models: Vec<_> = weights.iter().copied().filter(|name| model(name)).collect();
-    let first = models.first().or(weights.first()).copied().unwrap_or_default();
+    if models.is_empty() { weights.to_vec() } else { models }
+}
+
+/// The only model among GGUF files.
+fn one_gguf<'a>(weights: &[&'a str]) -> Result<Vec<&'a str>, SelectError> {
+    let models = models(weights);
+    let first = models.first().copied().unwrap_or_default();
     let same = |name: &str| name == first || split(name).is_some_and(|s| split(first) == Some(s));
     if models.iter().all(|name| same(name)) {
         return Ok(weights.iter().copied().filter(|name| same(name)).collect());
@@ -144,7 +212,7 @@ mod tests {
     use super::*;
 
     fn chosen<'a>(names: &[&'a str], wanted: Option<&str>) -> Vec<&'a str> {
-        select(names, wanted).unwrap()
+        select(names, wanted, false).unwrap()
     }
 
     #[test]
@@ -212,11 +280,39 @@ mod tests {
         assert_eq!(chosen(&names, Some("x-Q4_K_M.gguf")), ["x-Q4_K_M.gguf"]);
         assert_eq!(chosen(&names, Some("x-Q8_0-00001-of-00002.gguf")), names[2..4]);
         assert_eq!(chosen(&names, Some("x-Q8*")), names[2..4]);
-        let error = select(&names, None).unwrap_err();
+        let error = select(&names, None, false).unwrap_err();
         assert!(error.to_string().contains("x-Q4_K_M.gguf, x-Q8_0"), "{error}");
-        let error = select(&names, Some("*Q5*")).unwrap_err();
+        let error = select(&names, Some("*Q5*"), false).unwrap_err();
         assert!(error.to_string().contains("no file \"*Q5*\""), "{error}");
-        let error = select(&["README.md"], None).unwrap_err();
+        let error = select(&["README.md"], None, false).unwrap_err();
         assert!(error.to_string().contains("no weights"), "{error}");
+    }
+
+    #[test]
+    fn gguf_alone() {
+        let gguf = |names: &[&'static str]| select(names, None, true);
+        let names = ["config.json", "model.safetensors", "x.Q4_K_M.GGUF", "mmproj-x.gguf"];
+        assert_eq!(gguf(&names), Ok(vec!["x.Q4_K_M.GGUF"]));
+        let names = ["config.json", "model.safetensors", "gguf/x.gguf"];
+        assert_eq!(gguf(&names), Ok(vec!["gguf/x.gguf"]));
+        let error = gguf(&["config.json", "model.safetensors"]).unwrap_err();
+        assert_eq!(error.to_string(), "has no GGUF file; it has config.json, model.safetensors");
+        assert!(matches!(gguf(&["a.gguf", "b.gguf"]), Err(SelectError::Ambiguous { .. })));
+    }
+
+    #[test]
+    fn one_file_or_what_to_name() {
+        assert_eq!(one_file(&["config.json", "a/x.gguf", "a/mmproj-x.gguf"]), Ok("a/x.gguf"));
+        let parts = ["x-00002-of-00003.gguf", "x-00001-of-00003.gguf", "x-00003-of-00003.gguf"];
+        let error = one_file(&parts).unwrap_err().to_string();
+        assert!(
+            error.starts_with("is a model in 3 files; name its first file, x-00001-of"),
+            "{error}"
+        );
+        let error = one_file(&[&parts[..], &["y.gguf"]].concat()).unwrap_err().to_string();
+        assert!(error.starts_with("matches 2 models; name the first"), "{error}");
+        let error = one_file(&["y.gguf", "x.gguf"]).unwrap_err().to_string();
+        assert!(error.contains("matches 2 models") && error.contains("such as x.gguf"), "{error}");
+        assert!(matches!(one_file(&["config.json"]), Err(SelectError::NoGguf { .. })));
     }
 }

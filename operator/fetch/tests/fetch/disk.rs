@@ -4,7 +4,7 @@
 use std::{fs, io::Write, process::Command};
 
 use crate::{
-    mirror::{Fault, Mirror, model},
+    mirror::{Fault, Mirror, model, noise},
     run::{Node, until},
 };
 
@@ -94,4 +94,18 @@ async fn a_read_only_volume_will_do_for_what_is_there() {
     run(&node, &mirror, &program, &[]).end().await.succeeds();
     let done = run(&node, &mirror, &program, &["--files", "config.json"]).end().await;
     done.fails(1, &["Read-only file system", "fsGroup"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_only_volume_without_the_link_that_is_needed() {
+    let (node, mirror) = (Node::new(), Mirror::of(vec![("m.gguf", noise(3, 1000))]).await);
+    node.get(&mirror, &["--one-file"]).await.succeeds();
+    let model = node.model();
+    let (model, script) = (model.display(), "mount --bind -o ro");
+    let Some(program) = namespaced(&format!("{script} {model} {model}")) else { return };
+    run(&node, &mirror, &program, &["--one-file"]).end().await.succeeds();
+    fs::remove_file(node.path(".berth/model.gguf")).unwrap();
+    let parts = ["cannot make the link", ".berth/model.gguf", "Read-only file system"];
+    run(&node, &mirror, &program, &["--one-file"]).end().await.fails(1, &parts);
+    run(&node, &mirror, &program, &["--files", "m.gguf"]).end().await.fails(1, &["Read-only"]);
 }
