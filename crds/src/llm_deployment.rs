@@ -20,8 +20,8 @@ pub use model::{Model, SecretKey, SecretRef};
 pub use placement::{Effect, Operator, Placement, Strategy, Toleration};
 pub use pod::{LocalObject, PodTemplate, Resources};
 pub use status::{
-    CostStatus, EstimateStatus, LLMDeploymentStatus, ModelSummary, PodUsage, QueueStatus,
-    ReplicaPhase, ReplicaPlacement, Resolved, ResolvedResources, UsageStatus,
+    CostStatus, EstimateStatus, FirstTokenUsage, LLMDeploymentStatus, ModelSummary, PodUsage,
+    QueueStatus, ReplicaPhase, ReplicaPlacement, Resolved, ResolvedResources, UsageStatus,
 };
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;

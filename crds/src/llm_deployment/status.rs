@@ -248,6 +248,9 @@ pub struct UsageStatus {
     /// the currency. Absent without tokens or without prices.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost_per_million_tokens: Option<String>,
+    /// What requests waited for their first token, where the engine tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_tokens: Option<FirstTokenUsage>,
     /// The counters of each pod at the last look: an engine counts from its own start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"]))]
@@ -264,7 +267,21 @@ pub struct PodUsage {
     pub prompt_tokens: i64,
     /// Tokens generated.
     pub generated_tokens: i64,
+    /// What requests waited for their first token, where the engine tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_tokens: Option<FirstTokenUsage>,
     /// How often the engine was started anew in this pod before these were counted.
     #[serde(default)]
     pub restarts: i32,
+}
+
+/// How long requests waited for their first token, added up: their mean is the one divided by the
+/// other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FirstTokenUsage {
+    /// Milliseconds, all requests together.
+    pub milliseconds: i64,
+    /// Requests that got a first token.
+    pub requests: i64,
 }

@@ -7,7 +7,10 @@ use kube::ResourceExt;
 use prometheus::{CounterVec, GaugeVec};
 
 use super::registrar::Registrar;
-use crate::world::{State, pod::Progress};
+use crate::{
+    usage::ledger::Usage,
+    world::{State, pod::Progress},
+};
 
 /// Deployments in figures.
 pub struct Deployments {
@@ -20,6 +23,9 @@ pub struct Deployments {
     tokens_per_second: GaugeVec,
     requests: GaugeVec,
     kv_cache: GaugeVec,
+    mean_kv_cache: GaugeVec,
+    first_token_seconds: CounterVec,
+    first_tokens: CounterVec,
 }
 
 /// Conditions that are worth an alert.
@@ -77,6 +83,23 @@ impl Deployments {
                  not tell.",
                 &labels,
             )?,
+            mean_kv_cache: registrar.gauges(
+                "berth_deployment_mean_kv_cache_use_ratio",
+                "Part of the KV cache in use, the mean of all replicas; absent where the engine does \
+                 not tell.",
+                &labels,
+            )?,
+            first_token_seconds: registrar.sums(
+                "berth_deployment_time_to_first_token_seconds_total",
+                "What requests waited for their first token, added up; absent where the engine does \
+                 not tell. Divided by `berth_deployment_first_tokens_total`, it is their mean.",
+                &labels,
+            )?,
+            first_tokens: registrar.sums(
+                "berth_deployment_first_tokens_total",
+                "Requests that got their first token; absent where the engine does not tell.",
+                &labels,
+            )?,
         })
     }
 
@@ -91,10 +114,13 @@ impl Deployments {
             &self.tokens_per_second,
             &self.requests,
             &self.kv_cache,
+            &self.mean_kv_cache,
         ] {
             gauge.reset();
         }
-        self.tokens.reset();
+        for counter in [&self.tokens, &self.first_token_seconds, &self.first_tokens] {
+            counter.reset();
+        }
         for deployment in deployments {
             let namespace = deployment.namespace().unwrap_or_default();
             let name = deployment.name_any();
@@ -126,24 +152,38 @@ impl Deployments {
                 self.conditions.with_label_values(&[labels[0], labels[1], type_]).set(value);
             }
             if let Some(usage) = state.usage.get(&uid) {
-                for (kind, tokens) in
-                    [("prompt", usage.prompt_tokens), ("generated", usage.generated_tokens)]
-                {
-                    let labels = [labels[0], labels[1], kind];
-                    self.tokens.with_label_values(&labels).inc_by(tokens as f64);
-                }
-                self.tokens_per_second.with_label_values(&labels).set(usage.tokens_per_second);
-                for (kind, requests) in [("running", usage.running), ("waiting", usage.waiting)] {
-                    self.requests.with_label_values(&[labels[0], labels[1], kind]).set(requests);
-                }
-                if let Some(part) = usage.kv_cache_use {
-                    self.kv_cache.with_label_values(&labels).set(part);
-                }
+                self.usage(labels, usage);
             }
             let waiting = state.queue().iter().find(|waiting| waiting.key.uid == uid);
             if let Some(position) = waiting.and_then(|w| state.queue().position(&w.key)) {
                 self.position.with_label_values(&labels).set((position + 1) as f64);
             }
+        }
+    }
+
+    fn usage(&self, labels: [&str; 2], usage: &Usage) {
+        let [namespace, name] = labels;
+        let counted = &usage.counted;
+        for (kind, tokens) in
+            [("prompt", counted.prompt_tokens), ("generated", counted.generated_tokens)]
+        {
+            self.tokens.with_label_values(&[namespace, name, kind]).inc_by(tokens as f64);
+        }
+        self.tokens_per_second.with_label_values(&labels).set(usage.tokens_per_second);
+        for (kind, requests) in [("running", usage.running), ("waiting", usage.waiting)] {
+            self.requests.with_label_values(&[namespace, name, kind]).set(requests);
+        }
+        for (gauge, part) in
+            [(&self.kv_cache, usage.kv_cache_use), (&self.mean_kv_cache, usage.mean_kv_cache_use)]
+        {
+            if let Some(part) = part {
+                gauge.with_label_values(&labels).set(part);
+            }
+        }
+        if let Some(first) = counted.first_tokens {
+            let seconds = first.milliseconds as f64 / 1000.0;
+            self.first_token_seconds.with_label_values(&labels).inc_by(seconds);
+            self.first_tokens.with_label_values(&labels).inc_by(first.requests as f64);
         }
     }
 }

@@ -9,10 +9,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use berth_crds::llm_deployment::{PodUsage, UsageStatus};
+use berth_crds::llm_deployment::{FirstTokenUsage, PodUsage, UsageStatus};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
-use super::scrape::Look;
+use super::{
+    counters::{Counters, FirstTokens, read, written},
+    scrape::Look,
+};
 
 /// Seconds between checkpoints at least, where the totals moved by a twentieth or more.
 const SOON: i64 = 60;
@@ -26,20 +29,20 @@ pub struct Ledger(HashMap<String, Usage>);
 /// The usage of one deployment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Usage {
-    /// Tokens of prompts.
-    pub prompt_tokens: u64,
-    /// Tokens generated.
-    pub generated_tokens: u64,
+    /// What all replicas counted, those that are gone too.
+    pub counted: Counters,
     /// Requests that run, all replicas together.
     pub running: f64,
     /// Requests that wait.
     pub waiting: f64,
     /// Part of the KV cache in use, the fullest replica's.
     pub kv_cache_use: Option<f64>,
+    /// Part of the KV cache in use, the mean of all replicas.
+    pub mean_kv_cache_use: Option<f64>,
     /// Tokens generated a second between the last two looks.
     pub tokens_per_second: f64,
     /// Each pod's counters at the last look.
-    last: BTreeMap<String, Counted>,
+    last: BTreeMap<String, Last>,
     looked: Option<f64>,
     /// Tokens that were served before this operator looked first: what they cost it does not know.
     before: u64,
@@ -49,9 +52,8 @@ pub struct Usage {
 
 /// The counters of a pod's engine at the last look, and which start of it they are of.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Counted {
-    prompt: u64,
-    generated: u64,
+struct Last {
+    counted: Counters,
     restarts: i32,
 }
 
@@ -61,22 +63,22 @@ impl Ledger {
         if self.0.contains_key(uid) {
             return;
         }
-        let count = |value: i64| u64::try_from(value).unwrap_or(0);
+        let counters = |prompt, generated, first: Option<&FirstTokenUsage>| Counters {
+            prompt_tokens: read(prompt),
+            generated_tokens: read(generated),
+            first_tokens: first.map(FirstTokens::from),
+        };
+        let last = |pod: &PodUsage| Last {
+            counted: counters(pod.prompt_tokens, pod.generated_tokens, pod.first_tokens.as_ref()),
+            restarts: pod.restarts,
+        };
         let usage = status.map_or_else(Usage::default, |status| Usage {
-            prompt_tokens: count(status.prompt_tokens),
-            generated_tokens: count(status.generated_tokens),
-            last: status
-                .pods
-                .iter()
-                .map(|pod| {
-                    let counted = Counted {
-                        prompt: count(pod.prompt_tokens),
-                        generated: count(pod.generated_tokens),
-                        restarts: pod.restarts,
-                    };
-                    (pod.uid.clone(), counted)
-                })
-                .collect(),
+            counted: counters(
+                status.prompt_tokens,
+                status.generated_tokens,
+                status.first_tokens.as_ref(),
+            ),
+            last: status.pods.iter().map(|pod| (pod.uid.clone(), last(pod))).collect(),
             since: Some(status.since.0),
             checkpoint: Some(status.clone()),
             ..Usage::default()
@@ -90,28 +92,28 @@ impl Ledger {
     pub fn look(&mut self, uid: &str, pods: &BTreeMap<String, Option<Look>>, now: f64) {
         let usage = self.0.entry(uid.to_owned()).or_default();
         usage.since.get_or_insert_with(Timestamp::now);
-        let before = usage.generated_tokens;
+        let before = usage.counted.generated_tokens;
         usage.last.retain(|pod, _| pods.contains_key(pod));
         let samples = || pods.values().flatten().map(|look| look.sample);
         for (pod, look) in pods {
             let Some(Look { sample, restarts }) = *look else { continue };
             let last = usage.last.get(pod).filter(|last| last.restarts == restarts);
-            let last = last.copied().unwrap_or_default();
-            let since = |then: u64, now: u64| if now < then { now } else { now - then };
-            usage.prompt_tokens += since(last.prompt, sample.prompt_tokens);
-            usage.generated_tokens += since(last.generated, sample.generated_tokens);
-            let (prompt, generated) = (sample.prompt_tokens, sample.generated_tokens);
-            usage.last.insert(pod.clone(), Counted { prompt, generated, restarts });
+            let then = last.map_or_else(Counters::default, |last| last.counted);
+            usage.counted.add(sample.counters.since(then));
+            usage.last.insert(pod.clone(), Last { counted: sample.counters, restarts });
         }
         usage.running = samples().map(|sample| sample.running).sum();
         usage.waiting = samples().map(|sample| sample.waiting).sum();
-        usage.kv_cache_use = samples().filter_map(|sample| sample.kv_cache_use).reduce(f64::max);
+        let kv_cache_uses: Vec<f64> = samples().filter_map(|sample| sample.kv_cache_use).collect();
+        usage.kv_cache_use = kv_cache_uses.iter().copied().reduce(f64::max);
+        usage.mean_kv_cache_use = (!kv_cache_uses.is_empty())
+            .then(|| kv_cache_uses.iter().sum::<f64>() / kv_cache_uses.len() as f64);
         if usage.looked.is_none() && usage.checkpoint.is_some() {
-            usage.before = usage.tokens();
+            usage.before = usage.counted.tokens();
         }
         let elapsed = usage.looked.replace(now).map_or(0.0, |then| now - then);
-        usage.tokens_per_second =
-            if elapsed > 0.0 { (usage.generated_tokens - before) as f64 / elapsed } else { 0.0 };
+        let generated = usage.counted.generated_tokens - before;
+        usage.tokens_per_second = if elapsed > 0.0 { generated as f64 / elapsed } else { 0.0 };
     }
 
     /// The usage of a deployment.
@@ -147,46 +149,47 @@ impl Ledger {
 }
 
 impl Usage {
-    /// All tokens.
-    pub fn tokens(&self) -> u64 {
-        self.prompt_tokens + self.generated_tokens
-    }
-
     /// Tokens served while this operator looked on, and so knows what they cost.
     pub fn priced_tokens(&self) -> u64 {
-        self.tokens() - self.before
+        self.counted.tokens() - self.before
     }
 
     fn is_due(&self, now: Timestamp) -> bool {
-        let Some(last) = &self.checkpoint else { return self.generated_tokens > 0 };
-        let written = |value: i64| u64::try_from(value).unwrap_or(0);
-        let old = written(last.prompt_tokens) + written(last.generated_tokens);
-        let moved = self.tokens().abs_diff(old);
+        let Some(last) = &self.checkpoint else { return self.counted.generated_tokens > 0 };
+        let (old, moved) = (tokens(last), self.moved());
         let age = now.as_second() - last.at.0.as_second();
         age >= SOON && moved * 20 > old || age >= LATE && moved > 0
     }
 
+    /// Tokens that the last checkpoint lacks.
+    fn moved(&self) -> u64 {
+        self.counted.tokens().abs_diff(self.checkpoint.as_ref().map_or(0, tokens))
+    }
+
     fn status(&self, now: Timestamp, cost_per_million_tokens: Option<String>) -> UsageStatus {
-        let count = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let pod = |(uid, last): (&String, &Last)| PodUsage {
+            uid: uid.clone(),
+            prompt_tokens: written(last.counted.prompt_tokens),
+            generated_tokens: written(last.counted.generated_tokens),
+            first_tokens: last.counted.first_tokens.map(Into::into),
+            restarts: last.restarts,
+        };
         UsageStatus {
             since: Time(self.since.unwrap_or(now)),
             at: Time(now),
-            prompt_tokens: count(self.prompt_tokens),
-            generated_tokens: count(self.generated_tokens),
+            prompt_tokens: written(self.counted.prompt_tokens),
+            generated_tokens: written(self.counted.generated_tokens),
             tokens_per_second: format!("{:.1}", self.tokens_per_second),
             cost_per_million_tokens,
-            pods: self
-                .last
-                .iter()
-                .map(|(uid, counted)| PodUsage {
-                    uid: uid.clone(),
-                    prompt_tokens: count(counted.prompt),
-                    generated_tokens: count(counted.generated),
-                    restarts: counted.restarts,
-                })
-                .collect(),
+            first_tokens: self.counted.first_tokens.map(Into::into),
+            pods: self.last.iter().map(pod).collect(),
         }
     }
+}
+
+/// All tokens of a checkpoint.
+fn tokens(status: &UsageStatus) -> u64 {
+    read(status.prompt_tokens) + read(status.generated_tokens)
 }
 
 #[cfg(test)]
@@ -194,7 +197,17 @@ mod tests {
     use super::{super::sample::Sample, *};
 
     fn sample(prompt_tokens: u64, generated_tokens: u64) -> Sample {
-        Sample { prompt_tokens, generated_tokens, ..Sample::default() }
+        let first = FirstTokens { milliseconds: generated_tokens * 3, requests: generated_tokens };
+        let counters = Counters { prompt_tokens, generated_tokens, first_tokens: Some(first) };
+        Sample { counters, ..Sample::default() }
+    }
+
+    fn counted(ledger: &Ledger) -> (u64, u64) {
+        let Counters { prompt_tokens, generated_tokens, first_tokens } =
+            ledger.get("d").unwrap().counted;
+        let first = FirstTokens { milliseconds: generated_tokens * 3, requests: generated_tokens };
+        assert_eq!(first_tokens, Some(first), "first tokens are counted as tokens are");
+        (prompt_tokens, generated_tokens)
     }
 
     fn pods(samples: &[(&str, Sample)]) -> BTreeMap<String, Option<Look>> {
@@ -215,8 +228,8 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.look("d", &pods(&[("a", sample(10, 100)), ("b", sample(1, 10))]), 0.0);
         ledger.look("d", &pods(&[("a", sample(20, 150)), ("b", sample(1, 10))]), 10.0);
+        assert_eq!(counted(&ledger), (21, 160));
         let usage = ledger.get("d").unwrap();
-        assert_eq!((usage.prompt_tokens, usage.generated_tokens), (21, 160));
         assert!((usage.tokens_per_second - 5.0).abs() < 1e-9);
     }
 
@@ -225,7 +238,7 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.look("d", &pods(&[("a", sample(10, 100))]), 0.0);
         ledger.look("d", &pods(&[("a", sample(2, 30))]), 10.0);
-        assert_eq!(ledger.get("d").unwrap().generated_tokens, 130);
+        assert_eq!(counted(&ledger).1, 130);
     }
 
     #[test]
@@ -236,8 +249,7 @@ mod tests {
         let mut second = Ledger::default();
         second.resume("d", Some(&status));
         second.look("d", &started(1, &[("a", sample(20, 150))]), 10.0);
-        let usage = second.get("d").unwrap();
-        assert_eq!((usage.prompt_tokens, usage.generated_tokens), (30, 250));
+        assert_eq!(counted(&second), (30, 250));
     }
 
     #[test]
@@ -246,9 +258,9 @@ mod tests {
         ledger.look("d", &pods(&[("a", sample(0, 100))]), 0.0);
         ledger.look("d", &BTreeMap::from([("a".to_owned(), None)]), 10.0);
         ledger.look("d", &pods(&[("a", sample(0, 120))]), 20.0);
-        assert_eq!(ledger.get("d").unwrap().generated_tokens, 120);
+        assert_eq!(counted(&ledger).1, 120);
         ledger.look("d", &pods(&[("b", sample(0, 5))]), 30.0);
-        assert_eq!(ledger.get("d").unwrap().generated_tokens, 125);
+        assert_eq!(counted(&ledger).1, 125);
     }
 
     #[test]
@@ -261,9 +273,12 @@ mod tests {
         second.resume("d", Some(&status));
         second.resume("d", None);
         second.look("d", &pods(&[("a", sample(15, 140))]), 500.0);
-        let usage = second.get("d").unwrap();
-        assert_eq!((usage.prompt_tokens, usage.generated_tokens), (15, 140));
-        assert_eq!(usage.priced_tokens(), 0, "they were served before it could charge");
+        assert_eq!(counted(&second), (15, 140));
+        assert_eq!(
+            second.get("d").unwrap().priced_tokens(),
+            0,
+            "they were served before it could charge"
+        );
     }
 
     #[test]
@@ -281,5 +296,18 @@ mod tests {
         ledger.look("d", &pods(&[("a", sample(0, 1201))]), 3.0);
         assert!(!ledger.is_due("d", at(1000)), "too little");
         assert!(ledger.is_due("d", at(61 + 3600)));
+    }
+
+    #[test]
+    fn the_fullest_cache_and_the_mean_of_all_are_told() {
+        let with = |kv_cache_use| Sample { kv_cache_use, ..sample(0, 0) };
+        let mut ledger = Ledger::default();
+        let samples = [("a", with(Some(0.2))), ("b", with(Some(0.6))), ("c", with(None))];
+        ledger.look("d", &pods(&samples), 0.0);
+        let usage = ledger.get("d").unwrap();
+        assert_eq!((usage.kv_cache_use, usage.mean_kv_cache_use), (Some(0.6), Some(0.4)));
+        ledger.look("d", &pods(&[("c", with(None))]), 1.0);
+        let usage = ledger.get("d").unwrap();
+        assert_eq!((usage.kv_cache_use, usage.mean_kv_cache_use), (None, None));
     }
 }

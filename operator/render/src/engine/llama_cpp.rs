@@ -3,7 +3,7 @@
 use berth_crds::llm_deployment::{KvCacheDtype, Vendor};
 use berth_units::Bytes;
 
-use super::{Directory, Engine, Format, HOME, Metrics, PORT, Reserved, TMP, pair};
+use super::{Directory, Engine, Format, HOME, Metrics, PORT, Reserved, TMP, metrics, pair};
 use crate::{
     ModelSource, Template,
     source::{Location, is_pattern},
@@ -94,14 +94,7 @@ impl Engine for LlamaCpp {
     }
 
     fn metrics(&self) -> &'static Metrics {
-        &Metrics {
-            path: "/metrics",
-            prompt_tokens: "llamacpp:prompt_tokens_total",
-            generated_tokens: "llamacpp:tokens_predicted_total",
-            running: "llamacpp:requests_processing",
-            waiting: "llamacpp:requests_deferred",
-            kv_cache_use: None,
-        }
+        &metrics::LLAMA_CPP
     }
 
     /// A signal ends the server at once, with whatever it is doing. So the grace is spent before

@@ -5,12 +5,14 @@
 //! (`tests/flags_are_published.rs`).
 
 mod llama_cpp;
+pub mod metrics;
 mod refuse;
 mod vllm;
 
 use berth_crds::llm_deployment::{EngineType, Vendor};
 use berth_units::Bytes;
 
+pub use metrics::Metrics;
 pub use refuse::{refused_argument, refused_environment};
 
 use crate::{ModelSource, Template};
@@ -42,24 +44,6 @@ pub struct Directory {
     pub path: &'static str,
     /// The most that it may hold.
     pub size: Bytes,
-}
-
-/// An engine's metrics in the Prometheus format: where they are and what they are called.
-/// Counters have their suffix `_total` here, as they are on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Metrics {
-    /// HTTP path.
-    pub path: &'static str,
-    /// Counter of prompt tokens.
-    pub prompt_tokens: &'static str,
-    /// Counter of generated tokens.
-    pub generated_tokens: &'static str,
-    /// Gauge of requests in progress.
-    pub running: &'static str,
-    /// Gauge of requests that wait.
-    pub waiting: &'static str,
-    /// Gauge of the KV cache in use, 0 to 1, where the engine has one.
-    pub kv_cache_use: Option<&'static str>,
 }
 
 /// An argument that a user may not give, by all its names.

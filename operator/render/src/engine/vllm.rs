@@ -3,7 +3,7 @@
 use berth_crds::llm_deployment::{KvCacheDtype, Vendor};
 use berth_units::Bytes;
 
-use super::{Directory, Engine, Format, HOME, Metrics, PORT, Reserved, TMP, pair};
+use super::{Directory, Engine, Format, HOME, Metrics, PORT, Reserved, TMP, metrics, pair};
 use crate::{ModelSource, Template};
 
 pub(super) struct Vllm;
@@ -115,14 +115,7 @@ impl Engine for Vllm {
     }
 
     fn metrics(&self) -> &'static Metrics {
-        &Metrics {
-            path: "/metrics",
-            prompt_tokens: "vllm:prompt_tokens_total",
-            generated_tokens: "vllm:generation_tokens_total",
-            running: "vllm:num_requests_running",
-            waiting: "vllm:num_requests_waiting",
-            kv_cache_use: Some("vllm:kv_cache_usage_perc"),
-        }
+        &metrics::VLLM
     }
 
     fn pre_stop_seconds(&self, shutdown_grace: u32) -> u32 {
