@@ -78,6 +78,11 @@ pub struct HubArgs {
     #[arg(long, value_name = "NAME", default_value = "HF_TOKEN")]
     pub token_env: String,
 
+    /// How long to wait for others: until the folder that the model's directory is in is there and
+    /// may be written, and until there is room. 0s: not at all, and folders are made.
+    #[arg(long, value_name = "SPAN", default_value = "2m", value_parser = wait)]
+    pub wait: Duration,
+
     /// Use no network: the files are in the directory, or it is an error.
     #[arg(long)]
     pub offline: bool,
@@ -124,6 +129,7 @@ impl HubArgs {
             files: self.files.clone(),
             one_file: self.one_file,
             directory: self.into.clone(),
+            wait: self.wait,
             offline: self.offline,
             parallel: self.parallel.into(),
             settings: Settings {
@@ -139,6 +145,14 @@ impl HubArgs {
 
 /// A span of time: `500ms`, `30s`, `5m`.
 fn span(text: &str) -> Result<Duration, String> {
+    match wait(text) {
+        Ok(Duration::ZERO) => Err(format!("{text:?} is no time at all")),
+        other => other,
+    }
+}
+
+/// A span of time that may be none: `0s`.
+fn wait(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is no span of time such as 30s");
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (count, unit) = text.split_at(digits);
@@ -149,7 +163,7 @@ fn span(text: &str) -> Result<Duration, String> {
         "m" => Duration::from_mins(1),
         _ => return Err(wrong()),
     };
-    if count == 0 { Err(wrong()) } else { Ok(unit * count) }
+    Ok(unit * count)
 }
 
 #[cfg(test)]
@@ -170,6 +184,7 @@ mod tests {
         for wrong in ["", "5", "s", "-1s", "1.5s", "0s", "99999999999s", "1h2"] {
             assert!(span(wrong).is_err(), "{wrong}");
         }
+        assert_eq!(wait("0s"), Ok(Duration::ZERO));
     }
 
     #[test]

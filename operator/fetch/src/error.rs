@@ -4,6 +4,8 @@ use std::{io, path::PathBuf, time::Duration};
 
 use berth_units::Bytes;
 
+use crate::wait::Span;
+
 /// A reason that ends the step. Its text is one sentence: what, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -126,6 +128,22 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Nobody made the folder that the directory is in, or gave it to us.
+    #[error(
+        "the cache on this node was not prepared within {}: cannot {action} {path}: {source}; the \
+         pod that prepares it has failed or has not run",
+        Span(*waited)
+    )]
+    NotPrepared {
+        /// How long it was waited for.
+        waited: Duration,
+        /// What was tried.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// Anything else about files.
     #[error("cannot {action} {path}: {source}")]
     Io {
@@ -168,6 +186,7 @@ impl Error {
             Self::Occupied { .. } => 17,
             Self::Untrusted { .. } => 18,
             Self::NotOneFile(_) => 19,
+            Self::NotPrepared { .. } => 20,
             // 128 + SIGTERM, as a shell has it.
             Self::Stopped => 143,
         }

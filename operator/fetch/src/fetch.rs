@@ -1,6 +1,10 @@
 //! The whole step: look, wait, ask, choose, make sure of room, bring, write down.
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use berth_units::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -22,6 +26,7 @@ use crate::{
     select::{self, SelectError},
     settings::Settings,
     transfer::Transfer,
+    wait::Patience,
 };
 
 /// What is wanted, and how.
@@ -37,6 +42,8 @@ pub struct Request {
     pub one_file: bool,
     /// Where the files go.
     pub directory: PathBuf,
+    /// How long to wait for the folder that the directory is in, and for room.
+    pub wait: Duration,
     /// Whether the network must not be used.
     pub offline: bool,
     /// Files at once.
@@ -59,16 +66,23 @@ pub enum Outcome {
 /// Brings the files into the directory.
 pub async fn fetch(request: &Request, progress: &Progress) -> Result<Outcome, Error> {
     let layout = Layout::new(&request.directory);
+    let mut patience = Patience::new(request.wait);
     // Without the lock: the volume may be read-only, and a manifest is never half written.
-    let found = match cached(request, &layout)? {
-        Ok(manifest) => return already_there(request, &layout, manifest, progress),
-        Err(found) => found,
+    let found = loop {
+        match cached(request, &layout) {
+            Ok(Ok(manifest)) => return already_there(request, &layout, manifest, progress),
+            Ok(Err(found)) => break found,
+            Err(error) => prepared(request, error, &mut patience).await?,
+        }
     };
     if request.offline {
         let (directory, wanted) = (request.directory.clone(), request.describe());
         return Err(Error::Offline { directory, found, wanted });
     }
-    prepare(&layout)?;
+    while let Err(error) = make_root(request, &layout) {
+        prepared(request, error, &mut patience).await?;
+    }
+    make_own(&layout)?;
     let lock = lock::acquire(&layout, progress).await?;
     if let Ok(manifest) = cached(request, &layout)? {
         return already_there(request, &layout, manifest, progress);
@@ -162,16 +176,49 @@ fn already_there(
     Ok(Outcome::Cached(manifest))
 }
 
-fn prepare(layout: &Layout) -> Result<(), Error> {
-    let own = layout.own();
-    let make = || {
-        fs::create_dir_all(layout.root())?;
-        match fs::create_dir(&own) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            other => other,
+/// Waits before another look at a folder that was not there or not ours; the error if it will
+/// never be.
+async fn prepared(request: &Request, error: Error, patience: &mut Patience) -> Result<(), Error> {
+    let (action, path, source) = match error {
+        Error::NotWritable { action, path, source } | Error::Io { action, path, source }
+            if !request.wait.is_zero()
+                && matches!(
+                    source.kind(),
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound
+                ) =>
+        {
+            (action, path, source)
         }
+        other => return Err(other),
     };
-    make().map_err(|source| layout.failed("create", &own, Bytes::ZERO, source))
+    let why = format!(
+        "the cache on this node is not prepared yet (cannot {action} {}: {source})",
+        path.display()
+    );
+    if patience.look_again(why).await {
+        return Ok(());
+    }
+    Err(Error::NotPrepared { waited: request.wait, action, path, source })
+}
+
+/// Makes the directory, and never the folder that it is in where somebody else prepares that: it
+/// would have the wrong owner.
+fn make_root(request: &Request, layout: &Layout) -> Result<(), Error> {
+    let root = layout.root();
+    let made = if request.wait.is_zero() { fs::create_dir_all(root) } else { make(root) };
+    made.map_err(|source| layout.failed("create", root, Bytes::ZERO, source))
+}
+
+fn make_own(layout: &Layout) -> Result<(), Error> {
+    let own = layout.own();
+    make(&own).map_err(|source| layout.failed("create", &own, Bytes::ZERO, source))
+}
+
+fn make(directory: &Path) -> io::Result<()> {
+    match fs::create_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
 }
 
 async fn download(
@@ -195,7 +242,7 @@ async fn download(
     let transfer =
         Transfer { hub: &hub, commit: &snapshot.commit, layout, policy: request.policy, progress };
     let missing = expect(&manifest, layout, wanted, progress)?;
-    room(&transfer, &missing)?;
+    room(&transfer, &missing, request.wait).await?;
     // The largest first, or it would be waited for alone at the end.
     let transfers = missing.iter().map(|wanted| transfer.bring(wanted));
     let entries: Vec<Entry> =
@@ -280,8 +327,8 @@ fn expect(
     Ok(wanted)
 }
 
-/// Makes sure that the volume has room for what is missing.
-fn room(transfer: &Transfer<'_>, missing: &[Wanted]) -> Result<(), Error> {
+/// Makes sure that the volume has room for what is missing; others may be making it.
+async fn room(transfer: &Transfer<'_>, missing: &[Wanted], wait: Duration) -> Result<(), Error> {
     let layout = transfer.layout;
     let to_come = |wanted: &Wanted| {
         let paths = transfer.paths(wanted);
@@ -292,10 +339,18 @@ fn room(transfer: &Transfer<'_>, missing: &[Wanted]) -> Result<(), Error> {
         wanted.size.saturating_sub(partial)
     };
     let needed = Bytes(missing.iter().map(to_come).sum());
-    let free = disk::free(layout.root())
-        .map_err(|source| layout.failed("look at", layout.root(), needed, source))?;
-    if needed > free {
-        return Err(Error::DiskFull { directory: layout.root().to_owned(), needed, free });
+    let look = || {
+        disk::free(layout.root())
+            .map_err(|source| layout.failed("look at", layout.root(), needed, source))
+    };
+    let mut patience = Patience::new(wait);
+    let mut free = look()?;
+    while needed > free {
+        let why = format!("there is no room yet: {needed} are needed and {free} are free");
+        if !patience.look_again(why).await {
+            return Err(Error::DiskFull { directory: layout.root().to_owned(), needed, free });
+        }
+        free = look()?;
     }
     tracing::info!("{} files to bring, {needed}; {free} are free", missing.len());
     Ok(())

@@ -7,7 +7,8 @@
 //!
 //! [`fetch`] tells the story; [`name`], [`pattern`], [`select`], [`listing`], [`checksum`] and
 //! [`retry`] are pure; [`settings`], [`tls`], [`http`], [`hub`] and [`transfer`] talk to the hub;
-//! [`partial`], [`manifest`], [`link`], [`lock`] and [`disk`] to the volume.
+//! [`partial`], [`manifest`], [`link`], [`lock`], [`wait`] and [`disk`] to the
+//! volume.
 //!
 //! # Exit codes
 //!
@@ -26,6 +27,7 @@
 //! | 17 | the directory holds another model or commit | no |
 //! | 18 | a certificate that is not trusted | no |
 //! | 19 | `--one-file`, and the model has several | no |
+//! | 20 | the node's cache was not prepared in time | yes |
 //! | 143 | stopped by a signal | yes |
 //!
 //! The last line on stderr says it in one sentence, and so does the termination message.
@@ -53,3 +55,4 @@ pub mod settings;
 pub mod tls;
 pub mod transfer;
 pub mod verify;
+pub mod wait;

@@ -31,8 +31,8 @@ async fn main() {
         // The container runtime notes the time.
         .without_time()
         .init();
-    // Pods that share a volume share a group.
-    umask(Mode::WOTH);
+    // Pods that share a volume share a group; what a token opened is for nobody else.
+    umask(Mode::RWXO);
     let done = tokio::select! {
         done = run(args.command) => done,
         () = stopped() => Err(Error::Stopped),

@@ -1,11 +1,11 @@
 //! Volumes that are full, or may not be written. A mount namespace of its own gives each test a
 //! small tmpfs, and nothing has to be taken down.
 
-use std::{fs, io::Write, process::Command};
+use std::{fs, process::Command};
 
 use crate::{
     mirror::{Fault, Mirror, model, noise},
-    run::{Node, until},
+    run::{Node, skip, until},
 };
 
 /// The program that runs `script` and then the command after it in a mount namespace; `None`,
@@ -18,9 +18,7 @@ fn namespaced(script: &str) -> Option<Vec<String>> {
         .output()
         .is_ok_and(|output| output.status.success());
     if !works {
-        // Past the test harness, which keeps what a test that passes prints.
-        let word = b"SKIPPED: there are no mount namespaces here, so no volume can be made full\n";
-        std::io::stderr().write_all(word).unwrap();
+        skip("there are no mount namespaces here, so no volume can be made full");
         return None;
     }
     let script = format!("{script}\nexec \"$@\"");
@@ -51,6 +49,30 @@ async fn room_is_looked_at_before_anything_is_fetched() {
     let done = run(&node, &mirror, &program, &[]).end().await;
     done.fails(13, &["is full", "4 MiB more are needed", "2 MiB are free"]);
     assert_eq!(mirror.served(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn room_is_waited_for() {
+    let (node, mirror) = (Node::new(), Mirror::of(model()).await);
+    let evict = node.beside("evict");
+    let script = format!(
+        "{mount}
+        head -c 3m /dev/zero > {model}/other
+        (until [ -e {evict} ] || [ ! -e {said} ]; do sleep 0.02; done; rm {model}/other) &",
+        mount = tmpfs(&node, "size=5m"),
+        model = node.model().display(),
+        evict = evict.display(),
+        // Gone with the test.
+        said = node.beside("").display(),
+    );
+    let Some(program) = namespaced(&script) else { return };
+    let done = run(&node, &mirror, &program, &["--wait", "300ms"]).end().await;
+    done.fails(13, &["is full", "4 MiB more are needed", "2 MiB are free"]);
+    assert!(done.said.contains("there is no room yet"), "{done:?}");
+    let running = run(&node, &mirror, &program, &["--wait", "1m"]);
+    until(|| running.said().contains("there is no room yet")).await;
+    fs::write(&evict, "").unwrap();
+    running.end().await.succeeds();
 }
 
 #[tokio::test(flavor = "multi_thread")]

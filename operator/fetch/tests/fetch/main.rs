@@ -6,6 +6,7 @@ mod disk;
 mod faults;
 mod memory;
 mod mirror;
+mod node;
 mod resume;
 mod run;
 mod selection;

@@ -2,6 +2,8 @@
 
 use std::{
     fs,
+    io::Write,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -122,6 +124,8 @@ impl Node {
         let file = |name: &str| self.root.path().join(format!("{number}-{name}"));
         let (said, out, message) = (file("said"), file("out"), file("message"));
         fs::write(&message, "").unwrap();
+        // Whoever it runs as.
+        fs::set_permissions(&message, fs::Permissions::from_mode(0o666)).unwrap();
         let program: Vec<_> =
             program.iter().copied().chain([env!("CARGO_BIN_EXE_berth-fetch")]).collect();
         let mut command = Command::new(program[0]);
@@ -145,7 +149,7 @@ impl Node {
     pub fn arguments(&self, endpoint: &str, more: &[&str]) -> Vec<String> {
         let model = self.model();
         let base = ["hub", "--repository", "org/name", "--into", model.to_str().unwrap()];
-        let quick = ["--timeout", "1s", "--attempts", "3", "--pause", "10ms"];
+        let quick = ["--timeout", "1s", "--attempts", "3", "--pause", "10ms", "--wait", "0s"];
         let from = ["--endpoint", endpoint];
         let all = base.iter().chain(&from).chain(&quick).chain(more);
         all.map(|&argument| argument.to_owned()).collect()
@@ -182,6 +186,30 @@ impl Node {
             assert!(found == mirror.content(name), "{name} differs");
         }
     }
+}
+
+/// Says what is not tested, past the test harness, which keeps what a test that passes prints.
+pub fn skip(why: &str) {
+    std::io::stderr().write_all(format!("SKIPPED: {why}\n").as_bytes()).unwrap();
+}
+
+/// The program that runs the command after it as a user of these groups; `None`, loudly, where that
+/// is not allowed.
+pub fn as_user(user: u32, group: Option<u32>) -> Option<Vec<String>> {
+    let groups = group.map_or("--clear-groups".to_owned(), |group| format!("--groups={group}"));
+    let program =
+        ["setpriv".to_owned(), format!("--reuid={user}"), format!("--regid={user}"), groups];
+    let works = std::process::Command::new(&program[0])
+        .args(&program[1..])
+        .args([env!("CARGO_BIN_EXE_berth-fetch"), "--version"])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !works {
+        skip(
+            "nothing can be run as other users here: this needs root, setpriv, and a checkout that all may read",
+        );
+    }
+    works.then(|| program.into())
 }
 
 /// Waits until something is so.
