@@ -1,5 +1,6 @@
 //! The process: election, then all that a leader does, and an end to all of it together.
 
+mod ask;
 mod failures;
 mod follow;
 mod lead;
@@ -104,9 +105,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         ended = &mut leading => return ended?.and_then(|()| bail!("the controller ended")),
         Some(ended) = tasks.join_next() => bail!("{} ended", ended?),
     }
-    tracing::info!("stopping: no new work, then the lease is given back");
+    tracing::info!(
+        "stopping: no new work, then what was served is written down, then the lease is given back"
+    );
     stop.send_replace(true);
-    if tokio::time::timeout(STOP_WITHIN, &mut leading).await.is_err() {
+    let limit = STOP_WITHIN + ask::LAST_WORDS + Duration::from_secs(1);
+    if tokio::time::timeout(limit, &mut leading).await.is_err() {
         leading.abort();
     }
     candidate.release().await;

@@ -14,17 +14,23 @@ use kube::{
         controller::{self, Action},
         events::{Recorder, Reporter},
         reflector::ObjectRef,
+        watcher,
     },
 };
 use tokio::sync::{Notify, watch};
 
-use super::{Refresh, Tasks, failures::Failures, follow, named, stores};
+use super::{
+    Refresh, STOP_WITHIN, Tasks,
+    ask::{self, Asking},
+    failures::Failures,
+    follow, named, stores,
+};
 use crate::{
     args::Args,
     client::Writer,
     leader::Leadership,
     metrics::Metrics,
-    reconcile::{Context, Stores, events::Events, reconcile, resolve::Defaults},
+    reconcile::{Context, Error, Stores, events::Events, reconcile, resolve::Defaults},
     world::{self, Guarded, World, watch::config},
 };
 
@@ -109,48 +115,73 @@ pub async fn lead(leader: Leader) -> anyhow::Result<()> {
         "waking those who wait"
     });
     follow::cost(&context, &deployments, &refresh, &mut tasks);
-    follow::usage(&context, &deployments, args.scrape_interval, &mut tasks);
+    let asking = ask::interval(args.scrape_interval)
+        .map(|interval| Asking::start(&context, &deployments, interval, &mut tasks));
+    if asking.is_none() {
+        tracing::info!("engines are not asked for what they served");
+    }
     ready.send_replace(true);
 
     let failures = Failures::default();
     let remembered = failures.clone();
+    let overdue = overdue(stopped.clone());
     let reconciling = controller
         .graceful_shutdown_on(async move {
             // An error means that the other end is gone, and so is the process.
             let _ = stopped.wait_for(|stopped| *stopped).await;
         })
         .run(
-            move |object: Arc<Guarded>, context| {
-                let failures = remembered.clone();
-                async move {
-                    let result = match &object.0 {
-                        Ok(deployment) => reconcile(Arc::new(deployment.clone()), context).await,
-                        Err(invalid) => Ok(left_alone(&object, invalid, &context).await),
-                    };
-                    if result.is_ok() {
-                        failures.forget(&ObjectRef::from_obj(object.as_ref()));
-                    }
-                    result
-                }
-            },
+            move |object, context| one(object, context, remembered.clone()),
             move |object, error, _| failures.again(&object, error),
             Arc::clone(&context),
         )
         .for_each(|result| {
-            match result {
-                // Failed reconciles are logged where they are tried again.
-                Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
-                Err(controller::Error::ObjectNotFound(gone)) => {
-                    let namespace = gone.namespace.unwrap_or_default();
-                    context.world.update(|state| state.forget(&namespace, &gone.name));
-                }
-                Err(error) => tracing::warn!(%error, "the controller's queue"),
-            }
+            done(result, &world);
             std::future::ready(())
         });
     tokio::select! {
-        () = reconciling => Ok(()),
+        () = reconciling => {}
+        () = overdue => tracing::warn!("a reconcile did not end in {STOP_WITHIN:?}"),
         Some(ended) = tasks.join_next() => bail!("{} ended", ended?),
+    }
+    if let Some(asking) = asking {
+        asking.write_down().await;
+    }
+    Ok(())
+}
+
+/// Ends when a reconcile should have, after we were told to stop.
+async fn overdue(mut stopped: watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+    tokio::time::sleep(STOP_WITHIN).await;
+}
+
+/// Reconciles one deployment.
+async fn one(
+    object: Arc<Guarded>,
+    context: Arc<Context>,
+    failures: Failures,
+) -> Result<Action, Error> {
+    let result = match &object.0 {
+        Ok(deployment) => reconcile(Arc::new(deployment.clone()), context).await,
+        Err(invalid) => Ok(left_alone(&object, invalid, &context).await),
+    };
+    if result.is_ok() {
+        failures.forget(&ObjectRef::from_obj(object.as_ref()));
+    }
+    result
+}
+
+/// What became of a reconcile, or of the queue.
+fn done<T>(result: Result<T, controller::Error<Error, watcher::Error>>, world: &World) {
+    match result {
+        // Failed reconciles are logged where they are tried again.
+        Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
+        Err(controller::Error::ObjectNotFound(gone)) => {
+            let namespace = gone.namespace.unwrap_or_default();
+            world.update(|state| state.forget(&namespace, &gone.name));
+        }
+        Err(error) => tracing::warn!(%error, "the controller's queue"),
     }
 }
 

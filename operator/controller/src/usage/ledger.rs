@@ -4,8 +4,10 @@
 //! that was started anew, by the kubelet's count or because its counter went backwards, is new
 //! altogether. Totals and each pod's last look
 //! are checkpointed in `status.usage`, at most once a minute and only when they moved by a
-//! twentieth, once an hour otherwise. What a crash of this operator loses is nothing, as the engine
-//! counts on; what a crash of an *engine* loses is what it served since the last look.
+//! twentieth, once an hour otherwise, and before this operator ends. What a crash of this operator
+//! loses is nothing of the engines that run on: they count on. Of engines that end before the next
+//! operator looks, it loses what they served since the last checkpoint. What a crash of an *engine*
+//! loses is what it served since the last look.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -139,6 +141,20 @@ impl Ledger {
             let cost = price(usage);
             usage.checkpoint = Some(usage.status(now, cost));
         }
+        usage.checkpoint.clone()
+    }
+
+    /// A checkpoint of a deployment that served anything since the last one, due or not: for when
+    /// there will be no other.
+    pub fn last_checkpoint(
+        &mut self,
+        uid: &str,
+        now: Timestamp,
+        price: impl FnOnce(&Usage) -> Option<String>,
+    ) -> Option<UsageStatus> {
+        let usage = self.0.get_mut(uid).filter(|usage| usage.moved() > 0)?;
+        let cost = price(usage);
+        usage.checkpoint = Some(usage.status(now, cost));
         usage.checkpoint.clone()
     }
 
@@ -296,6 +312,21 @@ mod tests {
         ledger.look("d", &pods(&[("a", sample(0, 1201))]), 3.0);
         assert!(!ledger.is_due("d", at(1000)), "too little");
         assert!(ledger.is_due("d", at(61 + 3600)));
+    }
+
+    #[test]
+    fn before_the_end_all_that_was_served_since_is_written_and_nothing_else() {
+        let mut ledger = Ledger::default();
+        ledger.look("d", &pods(&[("a", sample(0, 0))]), 0.0);
+        assert_eq!(ledger.last_checkpoint("d", at(0), |_| None), None);
+        ledger.look("d", &pods(&[("a", sample(0, 1000))]), 1.0);
+        ledger.checkpoint("d", at(0), |_| None);
+        ledger.look("d", &pods(&[("a", sample(0, 1001))]), 2.0);
+        assert!(!ledger.is_due("d", at(1)));
+        let last = ledger.last_checkpoint("d", at(1), |_| None).unwrap();
+        assert_eq!((last.generated_tokens, last.pods[0].generated_tokens), (1001, 1001));
+        assert_eq!(ledger.last_checkpoint("d", at(2), |_| None), None);
+        assert_eq!(ledger.last_checkpoint("unknown", at(2), |_| None), None);
     }
 
     #[test]
