@@ -127,8 +127,8 @@ impl<'a> Overlay<'a> {
         })
     }
 
-    /// What has to go from a node's cache for `need`, as [`Fleet::evictions`]. Not what goes for
-    /// placements that are carried out already.
+    /// What has to go from a node's cache for `need`, as [`Fleet::evictions`]: to be asked before
+    /// [`Self::carry_out`], which counts it as leaving.
     pub fn evictions(&self, name: &NodeName, need: &CacheNeed) -> Vec<CacheKey> {
         let difference = self.nodes.get(name).and_then(|difference| difference.shelf.as_deref());
         let size = self.fleet.node(name).map(|node| node.cache).unwrap_or_default();

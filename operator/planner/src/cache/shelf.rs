@@ -132,42 +132,61 @@ impl Shelf {
         if self.missing(need) == Bytes::ZERO || self.refuses(need, size).is_some() {
             return Vec::new();
         }
-        let item = self.item(&need.key);
-        let others = self.sums.protected + self.sums.evictable - item.bytes;
-        let needed = (others + u128::from(need.bytes.get())).saturating_sub(size.get().into());
+        let others = self.sums.protected + self.sums.evictable - self.item(&need.key).bytes;
+        let all = others + u128::from(need.bytes.get());
+        let may_go = |key: &CacheKey| *key != need.key && !self.item(key).protected;
+        self.least_recently_used(all.saturating_sub(size.get().into()), may_go)
+    }
+
+    /// The entries that have to go so that all that stays has room: with what is not protected
+    /// also, last, what is only kept; everything that nobody uses where that is not enough.
+    pub(crate) fn evictions_due(&self, size: Bytes) -> Vec<CacheKey> {
+        let all = self.sums.protected + self.sums.evictable;
+        let may_go = |key: &CacheKey| !self.used.contains_key(key);
+        self.least_recently_used(all.saturating_sub(size.get().into()), may_go)
+    }
+
+    /// Of what may go so much that `needed` bytes are freed, protected entries last.
+    fn least_recently_used(
+        &self,
+        needed: u128,
+        may_go: impl Fn(&CacheKey) -> bool,
+    ) -> Vec<CacheKey> {
         if needed == 0 {
             return Vec::new();
         }
-        let mut candidates: Vec<(i64, &CacheKey, u128)> = self
+        let mut candidates: Vec<((bool, i64, &CacheKey), u128)> = self
             .lying
             .iter()
-            .filter(|(key, cached)| {
-                **key != need.key && !cached.leaving && !self.item(key).protected
+            .filter(|(key, cached)| !cached.leaving && may_go(key))
+            .map(|(key, cached)| {
+                let order = (self.item(key).protected, cached.last_used, key);
+                (order, cached.bytes.get().into())
             })
-            .map(|(key, cached)| (cached.last_used, key, cached.bytes.get().into()))
             .collect();
         candidates.sort_unstable();
         let mut freed = 0;
-        candidates.retain(|(.., bytes)| {
+        candidates.retain(|(_, bytes)| {
             let more = freed < needed;
             freed += if more { *bytes } else { 0 };
             more
         });
-        // Small ones may not matter any more beside the last: the most recently used stay first.
-        let mut evicted: Vec<CacheKey> = Vec::new();
-        for (_, key, bytes) in candidates.into_iter().rev() {
-            if freed - bytes >= needed {
-                freed -= bytes;
-            } else {
-                evicted.push(key.clone());
-            }
-        }
-        evicted.reverse();
-        evicted
+        // Beside a large one that came last, small ones may not matter any more: of those, the most
+        // recently used stay first.
+        candidates.reverse();
+        candidates.retain(|(_, bytes)| {
+            let stays = freed >= needed + bytes;
+            freed -= if stays { *bytes } else { 0 };
+            !stays
+        });
+        candidates.into_iter().rev().map(|((.., key), _)| key.clone()).collect()
     }
 
     /// Whether there is a need that did not fit `before` and may fit now.
     pub(crate) fn eased(&self, before: &Self, size: Bytes) -> bool {
+        if self == before {
+            return false;
+        }
         let size = u128::from(size.get());
         if self.sums.protected < before.sums.protected {
             return true;

@@ -88,12 +88,26 @@ impl Fleet {
     /// as well stay. What is leaving already counts as gone. Nothing where there is room, where the
     /// entry lies in full, or where the need does not fit whatever goes.
     ///
-    /// To be asked before the placement is assumed, and marked as leaving along with that.
+    /// To be asked before the placement is assumed, and marked as leaving along with that;
+    /// afterwards [`Self::evictions_due`] tells.
     pub fn evictions(&self, name: &NodeName, need: &CacheNeed) -> Vec<CacheKey> {
         self.entries
             .get(name)
             .map(|entry| entry.shelf.evictions(need, entry.cache_size()))
             .unwrap_or_default()
+    }
+
+    /// The entries that have to go from a node before all that stays has room there: in the same
+    /// order and no more than needed. Where what is not protected is not enough, what is only kept
+    /// for a rollback follows: pods that are there need theirs more. Nothing as long as what is leaving suffices, nor on a node
+    /// without a cache.
+    ///
+    /// So evictions that were decided but never told to anybody are found again, and those that a
+    /// smaller cache calls for.
+    pub fn evictions_due(&self, name: &NodeName) -> Vec<CacheKey> {
+        let has_cache = |entry: &&Entry| entry.cache_size() > Bytes::ZERO;
+        let entry = self.entries.get(name).filter(has_cache);
+        entry.map(|entry| entry.shelf.evictions_due(entry.cache_size())).unwrap_or_default()
     }
 
     /// What is known of a node's cache.

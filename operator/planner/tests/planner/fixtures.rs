@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use berth_planner::{
-    Assumed, Claim, DeploymentId, Fleet, Gpus, Node, NodeName, Occupant, Owner, PodKey, Request,
-    Resources, Vendor,
+    Assumed, CacheKey, CacheNeed, Cached, Claim, DeploymentId, Fleet, Gpus, Node, NodeName,
+    Occupant, Owner, PodKey, Request, Resources, Vendor,
 };
 use berth_units::{Bytes, MilliCpu};
 
@@ -96,4 +96,33 @@ pub fn assumed(name: &str, node: &str, gpus: u32) -> Assumed {
 
 pub fn name(name: &str) -> NodeName {
     name.into()
+}
+
+/// A node as above with a cache of `cache` GiB.
+pub fn caching(name: &str, cache: u64) -> Node {
+    Node { cache: Bytes::gib(cache), ..node(name, 8, 80) }
+}
+
+/// What lies in a cache: name, GiB, when it was last used.
+pub fn lying<const N: usize>(entries: [(&str, u64, i64); N]) -> BTreeMap<CacheKey, Cached> {
+    let cached = |gib, last_used| Cached { bytes: Bytes::gib(gib), last_used, leaving: false };
+    entries.into_iter().map(|(key, gib, at)| (entry(key), cached(gib, at))).collect()
+}
+
+pub fn entry(name: &str) -> CacheKey {
+    format!("default/{name}").into()
+}
+
+pub fn need(key: &str, gib: u64) -> CacheNeed {
+    CacheNeed { key: entry(key), bytes: Bytes::gib(gib) }
+}
+
+/// A small request that needs a model of `gib` GiB in the cache.
+pub fn cached_request(key: &str, gib: u64) -> Request {
+    Request { cache: Some(need(key, gib)), ..request(1, 40) }
+}
+
+/// A pod of ours that uses an entry of the cache and nothing else.
+pub fn using(pod: &str, node: &str, key: &str, gib: u64) -> Occupant {
+    Occupant { cache: Some((entry(key), Bytes::gib(gib))), ..ours(pod, node, 0) }
 }

@@ -1,6 +1,9 @@
 //! The planner from outside: tables for every reason and message, and properties against slow,
 //! obviously right counterparts.
 
+mod cache;
+mod cache_properties;
+mod events;
 mod fixtures;
 mod ledger;
 mod ledger_properties;

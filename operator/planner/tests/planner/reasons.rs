@@ -6,7 +6,9 @@ use berth_planner::{
 };
 use berth_units::{Bytes, MilliCpu};
 
-use crate::fixtures::{fleet, foreign, name, node, ours, request};
+use crate::fixtures::{
+    cached_request, caching, fleet, foreign, lying, name, need, node, ours, request, using,
+};
 
 fn taint(key: &str, value: &str, effect: Effect) -> Taint {
     Taint { key: key.to_owned(), value: value.to_owned(), effect }
@@ -168,6 +170,49 @@ fn what_is_taken() {
         )
     );
     assert_eq!(refused(|node, _| node.allocatable.pods = 0).0, "1 node: no room for another pod");
+}
+
+#[test]
+fn what_the_cache_has_against_it() {
+    let near = "needs 4 GPUs with 40.0 GiB free each on one node; the GPUs are on gpu-1";
+    assert_eq!(
+        refused(|_, request| request.cache = Some(need("llm", 15))),
+        pair("1 node: no model cache", &format!("{near}: no model cache"))
+    );
+    assert_eq!(
+        refused(|node, request| {
+            node.cache = Bytes::gib(14);
+            request.cache = Some(need("llm", 15));
+        }),
+        pair(
+            "1 node: model cache too small (14.0 GiB)",
+            &format!("{near}: model cache too small (14.0 GiB)")
+        )
+    );
+    let mut used = fleet([caching("gpu-1", 20), caching("gpu-2", 16), node("gpu-3", 8, 80)]);
+    used.upsert_occupant(using("a", "gpu-1", "other", 17));
+    used.upsert_occupant(using("b", "gpu-2", "other", 17));
+    let near = "needs 1 GPU with 40.0 GiB free; the GPUs are on gpu-1";
+    assert_eq!(
+        texts(&used, &cached_request("llm", 15)),
+        pair(
+            "2 nodes: too little model cache (up to 3.0 GiB can be freed); 1 node: no model cache",
+            &format!("{near}, where 3.0 GiB of model cache can be freed of the 15.0 GiB needed")
+        )
+    );
+    let mut leaving = lying([("llm", 15, 0)]);
+    leaving.values_mut().for_each(|cached| cached.leaving = true);
+    used.set_cached(&name("gpu-1"), leaving);
+    let refusal = place(&used, &cached_request("llm", 15)).unwrap_err();
+    assert_eq!(refusal.reasons[0].reason.label(), "CacheLeaving");
+    assert_eq!(
+        texts(&used, &cached_request("llm", 15)),
+        pair(
+            "1 node: its copy of the model is being removed; 1 node: too little model cache (0 B \
+             can be freed); 1 node: no model cache",
+            &format!("{near}: its copy of the model is being removed")
+        )
+    );
 }
 
 #[test]
