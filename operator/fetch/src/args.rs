@@ -2,18 +2,19 @@
 
 use std::{env, net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args as Group, Parser, Subcommand};
+use clap::{ArgGroup, Args as Group, Parser, Subcommand};
 use reqwest::Url;
 
 use crate::{
     error::Error,
     fetch::Request,
-    name::{Repository, Revision},
+    keep::Work,
+    name::{Component, Place, Repository, Revision},
     retry::Policy,
     settings::{Authorities, Settings, Token, endpoint},
 };
 
-/// Brings a model's files onto a node, before the engine starts.
+/// Brings a model's files onto a node before the engine starts, and keeps the cache there.
 #[derive(Debug, Parser)]
 #[command(name = "berth-fetch", version)]
 pub struct Args {
@@ -32,6 +33,8 @@ pub enum Command {
     /// Downloads from a Hugging Face hub, or a mirror that speaks its file API.
     #[command(args_override_self = true)]
     Hub(Box<HubArgs>),
+    /// Keeps a node's cache: removes models, then prepares folders of namespaces.
+    Keep(KeepArgs),
     /// Reads all files of a directory and compares them with the manifest.
     Verify {
         /// The model's directory.
@@ -116,6 +119,39 @@ pub struct HubArgs {
     pub ca_pem: Option<String>,
 }
 
+/// What to do in a node's cache.
+#[derive(Debug, Group)]
+#[command(group = ArgGroup::new("work").args(["evict", "prepare"]).required(true).multiple(true))]
+pub struct KeepArgs {
+    /// The folder that holds those of all namespaces.
+    #[arg(long, value_name = "DIR")]
+    pub root: PathBuf,
+
+    /// Remove a model, unless one downloads it; one that is not there is no error.
+    #[arg(long, value_name = "FOLDER/KEY")]
+    pub evict: Vec<Place>,
+
+    /// Make a namespace's folder, or give it its owner and mode; needs root.
+    #[arg(long, value_name = "FOLDER", requires = "group")]
+    pub prepare: Vec<Component>,
+
+    /// The group, by number, that may use prepared folders.
+    #[arg(long, value_name = "GID", value_parser = clap::value_parser!(u32).range(1..0xffff_ffff))]
+    pub group: Option<u32>,
+}
+
+impl KeepArgs {
+    /// What is to be done.
+    pub fn work(&self) -> Work {
+        Work {
+            root: self.root.clone(),
+            evict: self.evict.clone(),
+            prepare: self.prepare.clone(),
+            group: self.group.unwrap_or_default(),
+        }
+    }
+}
+
 impl HubArgs {
     /// The request; reads the token from the environment.
     pub fn request(&self) -> Result<Request, Error> {
@@ -197,5 +233,29 @@ mod tests {
         assert!(parse("name", &[]).is_err());
         assert!(parse("org/name", &["--revision", "../x"]).is_err());
         assert!(parse("org/name", &["--endpoint", "https://u:p@x"]).is_err());
+    }
+
+    #[test]
+    fn a_cache_is_kept_only_with_something_to_do() {
+        let parse = |more: &[&str]| {
+            let base = ["berth-fetch", "keep", "--root", "/x"];
+            Args::try_parse_from(base.iter().chain(more))
+        };
+        assert!(parse(&["--evict", "a/b", "--evict", "a/c"]).is_ok());
+        assert!(
+            parse(&["--group", "7", "--prepare", "a", "--prepare", "b", "--evict", "a/c"]).is_ok()
+        );
+        for wrong in [
+            &[][..],
+            &["--group", "7"],
+            &["--prepare", "a"],
+            &["--prepare", "a", "--group", "0"],
+            &["--prepare", "a", "--group", "4294967295"],
+            &["--prepare", "a/b", "--group", "7"],
+            &["--evict", "a"],
+            &["--evict", "../a"],
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
     }
 }

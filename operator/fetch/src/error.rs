@@ -154,6 +154,15 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Links are not followed on a node.
+    #[error("{path} is a link or a file where a folder should be; it is left as it is")]
+    NoFolder {
+        /// Where.
+        path: PathBuf,
+    },
+    /// Models that are being downloaded cannot be removed.
+    #[error("in use, and left: {0}; everything else is done")]
+    InUse(String),
     /// The files are not what the manifest says.
     #[error("{directory} is not as it was downloaded: {damage}")]
     Damaged {
@@ -174,7 +183,10 @@ impl Error {
     /// used, keeps its meaning.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Io { .. } | Self::NotWritable { .. } | Self::Damaged { .. } => 1,
+            Self::Io { .. }
+            | Self::NotWritable { .. }
+            | Self::NoFolder { .. }
+            | Self::Damaged { .. } => 1,
             Self::Usage(_) => 2,
             Self::Offline { .. } => 10,
             Self::Denied { .. } => 11,
@@ -187,6 +199,7 @@ impl Error {
             Self::Untrusted { .. } => 18,
             Self::NotOneFile(_) => 19,
             Self::NotPrepared { .. } => 20,
+            Self::InUse(_) => 21,
             // 128 + SIGTERM, as a shell has it.
             Self::Stopped => 143,
         }

@@ -79,11 +79,17 @@ pub async fn fetch(request: &Request, progress: &Progress) -> Result<Outcome, Er
         let (directory, wanted) = (request.directory.clone(), request.describe());
         return Err(Error::Offline { directory, found, wanted });
     }
-    while let Err(error) = make_root(request, &layout) {
-        prepared(request, error, &mut patience).await?;
-    }
-    make_own(&layout)?;
-    let lock = lock::acquire(&layout, progress).await?;
+    let lock = loop {
+        while let Err(error) = make_root(request, &layout) {
+            prepared(request, error, &mut patience).await?;
+        }
+        make_own(&layout)?;
+        let lock = lock::acquire(&layout, progress).await?;
+        if lock.is_of(&layout) {
+            break lock;
+        }
+        tracing::info!("{} was removed meanwhile", layout.root().display());
+    };
     if let Ok(manifest) = cached(request, &layout)? {
         return already_there(request, &layout, manifest, progress);
     }

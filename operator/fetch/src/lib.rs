@@ -1,6 +1,8 @@
 //! Brings a model's files onto a node before its engine starts: the init step of an engine's pod.
 //!
-//! It runs in the tenant's pod with the tenant's token, without privileges, on a volume that other
+//! It is also what keeps a node's cache, in a pod of the operator: [`keep`].
+//!
+//! The step runs in the tenant's pod with the tenant's token, without privileges, on a volume that other
 //! pods may share. What it leaves is a directory with the files as the hub names them, and
 //! `.berth/manifest.json`, written last: where it is, all files are, and nothing is asked of the
 //! network again.
@@ -28,6 +30,7 @@
 //! | 18 | a certificate that is not trusted | no |
 //! | 19 | `--one-file`, and the model has several | no |
 //! | 20 | the node's cache was not prepared in time | yes |
+//! | 21 | a model that should be removed is being downloaded; all else is done | yes |
 //! | 143 | stopped by a signal | yes |
 //!
 //! The last line on stderr says it in one sentence, and so does the termination message.
@@ -39,6 +42,7 @@ pub mod error;
 pub mod fetch;
 pub mod http;
 pub mod hub;
+pub mod keep;
 pub mod layout;
 pub mod link;
 pub mod listing;

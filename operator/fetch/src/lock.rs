@@ -2,8 +2,9 @@
 //! it when its holder ends, however it ends.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{self, File, Metadata, OpenOptions, TryLockError},
     io::{Read, Seek, Write},
+    os::unix::fs::MetadataExt,
     time::Duration,
 };
 
@@ -21,7 +22,16 @@ const WORD: Duration = Duration::from_secs(30);
 /// The right to write into the directory, until it is dropped.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Lock {
+    /// Whether it is the directory's: what was removed while we waited has left us another one's.
+    pub fn is_of(&self, layout: &Layout) -> bool {
+        let inode = |found: Metadata| (found.dev(), found.ino());
+        let ours = self.file.metadata().map(inode);
+        ours.is_ok_and(|ours| fs::metadata(layout.lock()).is_ok_and(|there| inode(there) == ours))
+    }
 }
 
 /// Waits for the lock.
@@ -52,15 +62,15 @@ pub async fn acquire(layout: &Layout, progress: &Progress) -> Result<Lock, Error
     }
     progress.waits(false);
     // Only for those who wait.
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let _ = file.set_len(0);
     let _ = file.rewind();
     let _ = file.write_all(name.trim().as_bytes());
-    Ok(Lock { _file: file })
+    Ok(Lock { file })
 }
 
 /// The pod that holds the lock.
-fn holder(file: &mut File) -> String {
+pub fn holder(file: &mut File) -> String {
     let mut name = Vec::new();
     let _ = file.rewind();
     let _ = file.take(253).read_to_end(&mut name);
@@ -80,7 +90,7 @@ mod tests {
     async fn the_second_waits_for_the_first() {
         let directory = tempfile::tempdir().unwrap();
         let layout = Layout::new(directory.path());
-        std::fs::create_dir(layout.own()).unwrap();
+        fs::create_dir(layout.own()).unwrap();
         let progress = Progress::new().unwrap();
         let first = acquire(&layout, &progress).await.unwrap();
         let second = acquire(&layout, &progress);
@@ -88,7 +98,12 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_millis(300), &mut second).await.is_err());
         assert!(progress.text().contains("berth_fetch_waiting 1"));
         drop(first);
-        second.await.unwrap();
+        let second = second.await.unwrap();
+        assert!(second.is_of(&layout));
+        fs::remove_file(layout.lock()).unwrap();
+        assert!(!second.is_of(&layout));
+        let third = acquire(&layout, &progress).await.unwrap();
+        assert!(third.is_of(&layout) && !second.is_of(&layout));
         assert!(progress.text().contains("berth_fetch_waiting 0"));
     }
 }

@@ -1,4 +1,4 @@
-//! The process: an init container's step.
+//! The process: an init container's step, or a pod that keeps a node's cache.
 
 use std::{
     fs::OpenOptions,
@@ -9,9 +9,10 @@ use std::{
 };
 
 use berth_fetch::{
-    args::{Args, Command, HubArgs},
+    args::{Args, Command, HubArgs, KeepArgs},
     error::Error,
     fetch::{Outcome, fetch},
+    keep::{Deed, keep},
     metrics,
     progress::Progress,
     transfer::blocking,
@@ -56,6 +57,7 @@ async fn main() {
 async fn run(command: Command) -> Result<String, Error> {
     match command {
         Command::Hub(args) => download(&args).await,
+        Command::Keep(args) => blocking(move || kept(&args)).await,
         Command::Verify { into } => blocking(move || check(&into)).await,
     }
 }
@@ -75,6 +77,24 @@ async fn download(args: &HubArgs) -> Result<String, Error> {
     };
     let directory = request.directory.display();
     Ok(format!("{} at commit {} {how}: {directory}", manifest.repository, manifest.commit))
+}
+
+fn kept(args: &KeepArgs) -> Result<String, Error> {
+    let mut out = io::stdout().lock();
+    keep(&args.work(), |deed| {
+        let line = match deed {
+            Deed::Removed { place, freed, leftover: false } => {
+                format!("removed {place}, {} bytes", freed.0)
+            }
+            Deed::Removed { place, freed, leftover: true } => {
+                format!("removed what was left of {place}, {} bytes", freed.0)
+            }
+            Deed::Prepared(folder) => format!("prepared {folder}"),
+        };
+        // The work goes on without anybody to tell.
+        let _ = writeln!(out, "{}", one_line(&line));
+    })?;
+    Ok(format!("{} is as it should be", args.root.display()))
 }
 
 /// A signal to stop. As the first process of a container it would be ignored otherwise.

@@ -114,6 +114,58 @@ impl fmt::Display for Commit {
     }
 }
 
+/// One part of a path on a node: a namespace's folder, or a model's in it. None is hidden: such names
+/// are Berth's own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Component(String);
+
+impl Component {
+    /// As it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Component {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        let hidden = text.is_empty() || text.starts_with('.');
+        if !hidden && text.len() <= LONGEST_PART && text.bytes().all(plain) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(format!("{:?} is no plain name of a folder", shortened(text)))
+        }
+    }
+}
+
+impl fmt::Display for Component {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A model's folder in a namespace's: `FOLDER/KEY`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The namespace's.
+    pub folder: Component,
+    /// The model's.
+    pub key: Component,
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (folder, key) = text
+            .split_once('/')
+            .ok_or_else(|| format!("{:?} is not FOLDER/KEY", shortened(text)))?;
+        Ok(Self { folder: folder.parse()?, key: key.parse()? })
+    }
+}
+
 /// A file of a model: a relative path that stays where it should.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String")]
@@ -192,6 +244,19 @@ mod tests {
             &deep,
         ] {
             assert!(FileName::try_from(bad.to_owned()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn places_are_two_plain_names() {
+        let place: Place = "team-a/hf--org--Name-0.5B_x--0123456789abc".parse().unwrap();
+        assert_eq!((place.folder.as_str(), &place.key.as_str()[..4]), ("team-a", "hf--"));
+        let long = format!("a/{}", "x".repeat(LONGEST_PART + 1));
+        for bad in [
+            "", "a", "/", "a/", "/b", "a/b/c", "a//b", "../b", "a/..", "a/.", "./b", "a/.b",
+            ".a/b", "a/b c", "a/b\n", "a/b\0", "a/ä", &long,
+        ] {
+            assert!(bad.parse::<Place>().is_err(), "{bad:?}");
         }
     }
 

@@ -4,6 +4,7 @@
 mod cache;
 mod disk;
 mod faults;
+mod keep;
 mod memory;
 mod mirror;
 mod node;

@@ -193,12 +193,18 @@ pub fn skip(why: &str) {
     std::io::stderr().write_all(format!("SKIPPED: {why}\n").as_bytes()).unwrap();
 }
 
-/// The program that runs the command after it as a user of these groups; `None`, loudly, where that
-/// is not allowed.
+/// The program that runs the command after it as a user of this group besides; `None`, loudly,
+/// where that is not allowed.
 pub fn as_user(user: u32, group: Option<u32>) -> Option<Vec<String>> {
+    as_user_with(user, group, "-all")
+}
+
+/// The same, with these of root's capabilities where it is root.
+pub fn as_user_with(user: u32, group: Option<u32>, capabilities: &str) -> Option<Vec<String>> {
     let groups = group.map_or("--clear-groups".to_owned(), |group| format!("--groups={group}"));
-    let program =
-        ["setpriv".to_owned(), format!("--reuid={user}"), format!("--regid={user}"), groups];
+    let capabilities = format!("--bounding-set={capabilities}");
+    let (user, own) = (format!("--reuid={user}"), format!("--regid={user}"));
+    let program = ["setpriv".to_owned(), user, own, groups, capabilities];
     let works = std::process::Command::new(&program[0])
         .args(&program[1..])
         .args([env!("CARGO_BIN_EXE_berth-fetch"), "--version"])
