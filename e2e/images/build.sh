@@ -2,7 +2,7 @@
 # Makes images for real nodes, without an engine or a registry, into a cache outside the repository, and
 # prints the path of each one's tarball, in the order of the names.
 #
-#   build.sh [llama-server] [toolbox] [operator]
+#   build.sh [llama-server] [toolbox] [operator] [fetch]
 #
 #   llama-server   berth.dev/e2e/llama-server:1, a static llama-server and nothing else, where llama.cpp's own
 #                  images have it: /app/llama-server. Mount the model.
@@ -10,19 +10,21 @@
 #   operator       berth-operator:VERSION as the chart names it, of the sources as they are. Static as that of
 #                  `make image`, by the same script, but compiled without optimisation, with cargo's own folder in
 #                  the cache: some minutes at first, then seconds to a minute, as an optimised build takes ten.
+#   fetch          berth-fetch:VERSION, in the same way.
 #
 # All run as user 65532, with a read-only root if asked to.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-[ $# -gt 0 ] || { echo "usage: build.sh llama-server|toolbox|operator ..." >&2; exit 2; }
+[ $# -gt 0 ] || { echo "usage: build.sh llama-server|toolbox|operator|fetch ..." >&2; exit 2; }
 
 cluster=$("$here/../cluster/build.sh")
 kept=${BERTH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/berth}
 cache=$(dirname "$cluster") # images are made anew with the tool that makes them
 export CGO_ENABLED=0
 
-# operator_image: compiles and packs the operator. One at a time: clones share the folder.
-operator_image() (
+# own_image PACKAGE: compiles and packs a program of ours. One at a time: clones share the folder.
+own_image() (
+  package=$1
   cd "$here/../.."
   folder=$kept/operator-image
   mkdir -p "$folder"
@@ -38,14 +40,14 @@ operator_image() (
   env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS CARGO_TARGET_DIR="$folder/target" \
     "$variable=-Ctarget-feature=+crt-static --cfg getrandom_backend=\"linux_getrandom\"" \
     CARGO_PROFILE_DEV_DEBUG=false CARGO_PROFILE_DEV_STRIP=symbols \
-    nice cargo build --quiet --locked --package berth-operator --bin berth-operator --target "$host" >&2 9>&-
-  binary=$folder/target/$host/debug/berth-operator
+    nice cargo build --quiet --locked --package "$package" --bin "$package" --target "$host" >&2 9>&-
+  binary=$folder/target/$host/debug/$package
   version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-  output=$folder/$({ cat "$binary" .ci/image; echo "$version"; } | sha256sum | cut -c1-16).tar
+  output=$folder/$package-$({ cat "$binary" .ci/image; echo "$version"; } | sha256sum | cut -c1-16).tar
   if [ ! -f "$output" ]; then
     # Images of older sources; one that somebody still reads is not that old.
-    find "$folder" -maxdepth 1 -name '*.tar' -mmin +180 -delete
-    .ci/image "$binary" "docker.io/library/berth-operator:$version" "$architecture" "$output" >/dev/null
+    find "$folder" -maxdepth 1 -name "$package-*.tar" -mmin +180 -delete
+    .ci/image "$binary" "docker.io/library/$package:$version" "$architecture" "$output" >/dev/null
   fi
   echo "$output"
 )
@@ -69,8 +71,8 @@ for name in "$@"; do
         rm -f "$partial"
       fi
       ;;
-    operator) output=$(operator_image) ;;
-    *) echo "build.sh: there is no image $name; there are llama-server, toolbox and operator" >&2; exit 2 ;;
+    operator | fetch) output=$(own_image "berth-$name") ;;
+    *) echo "build.sh: there is no image $name; there are llama-server, toolbox, operator and fetch" >&2; exit 2 ;;
   esac
   echo "$output"
 done
