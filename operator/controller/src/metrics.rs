@@ -7,6 +7,7 @@ mod cost;
 mod deployments;
 mod fleet;
 mod registrar;
+mod replicas;
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -38,6 +39,7 @@ pub struct Metrics {
     looks_failed: IntCounterVec,
     fleet: fleet::Fleet,
     deployments: deployments::Deployments,
+    replicas: replicas::Replicas,
     cost: Mutex<cost::Cost>,
 }
 
@@ -129,11 +131,13 @@ impl Metrics {
             },
             looks_failed: registrar.counters(
                 "berth_engine_scrape_errors_total",
-                "Looks at an engine's metrics that came to nothing, by reason.",
+                "Looks at a replica's metrics (its engine's, or its download's) that came to nothing, by \
+                 reason.",
                 &["reason"],
             )?,
             fleet: fleet::Fleet::new(&mut registrar)?,
             deployments: deployments::Deployments::new(&mut registrar)?,
+            replicas: replicas::Replicas::new(&mut registrar)?,
             cost: Mutex::new(cost::Cost::new(&mut registrar)?),
             registrar,
         })
@@ -203,6 +207,7 @@ impl Metrics {
         self.queued.set(i64::try_from(state.queue().len()).unwrap_or(i64::MAX));
         self.fleet.refresh(&state.fleet);
         self.deployments.refresh(&state, deployments);
+        self.replicas.refresh(&state);
         let bills = book.bills(&state);
         let tokens = deployments
             .iter()

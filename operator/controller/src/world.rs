@@ -3,6 +3,8 @@
 //! One owner, one lock: watch events and the answers to our own writes go in, plans read from it.
 //! Nothing under the lock waits or talks to the API server.
 
+pub mod fetch;
+pub mod learning;
 pub mod node;
 pub mod pod;
 pub mod watch;
@@ -61,6 +63,8 @@ pub struct State {
     moves: u64,
     /// What deployments served.
     pub usage: usage::ledger::Ledger,
+    /// What replicas say of themselves.
+    learning: learning::Learning,
     replicas: BTreeMap<PodKey, Arc<Replica>>,
     by_deployment: HashMap<String, BTreeSet<PodKey>>,
     /// Pods that take over in place, by the UID of the pod that they wait for.
@@ -178,6 +182,32 @@ impl State {
         keys.filter_map(|key| self.replicas.get(key)).cloned().collect()
     }
 
+    /// What replicas say of themselves.
+    pub fn learning(&self) -> &learning::Learning {
+        &self.learning
+    }
+
+    /// Takes in what the replicas of a deployment, by its UID, say of themselves; whether there is
+    /// anything new to tell.
+    pub fn learn(
+        &mut self,
+        uid: &str,
+        learn: impl FnOnce(&mut learning::Learning) -> bool,
+    ) -> bool {
+        let news = learn(&mut self.learning);
+        for key in self.by_deployment.get(uid).into_iter().flatten().filter(|_| news) {
+            if let Some(replica) = self.replicas.get_mut(key) {
+                self.learning.tell(Arc::make_mut(replica));
+            }
+        }
+        news
+    }
+
+    /// Forgets what was learnt of deployments that are gone.
+    pub fn keep_learning(&mut self, alive: impl Fn(&str) -> bool) {
+        self.learning.keep(alive);
+    }
+
     /// Every replica.
     pub fn replicas(&self) -> impl Iterator<Item = &Arc<Replica>> {
         self.replicas.values()
@@ -199,6 +229,7 @@ impl State {
         }
         let mut replica = pod::replica(pod)?;
         replica.deleting |= self.deleting.contains(&uid);
+        self.learning.tell(&mut replica);
         let replica = Arc::new(replica);
         let of = self.by_deployment.entry(replica.deployment.uid.clone()).or_default();
         of.insert(key.clone());
@@ -240,6 +271,7 @@ impl State {
     fn lost_pod(&mut self, key: &PodKey, uid: &str) -> Option<Arc<Replica>> {
         self.lost_occupant(uid);
         self.deleting.remove(uid);
+        self.learning.forget(uid);
         let replica = self.replicas.get(key).filter(|known| known.uid == uid).cloned()?;
         self.replicas.remove(key);
         if let Some(of) = self.by_deployment.get_mut(&replica.deployment.uid) {

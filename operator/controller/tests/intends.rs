@@ -9,7 +9,7 @@ use std::{
 use berth_crds::llm_deployment::{ReplicaPhase, ReplicaPlacement};
 use berth_operator::{
     reconcile::intend::{DeleteReason, Intent, Need, Wanted, intend},
-    world::pod::{Progress, Replica},
+    world::pod::{Learnt, Progress, Replica},
 };
 use berth_planner::{DeploymentId, NodeName, PodKey};
 use berth_units::Bytes;
@@ -42,6 +42,7 @@ fn pod(revision: &str, replica: u32, attempt: u32, progress: Progress) -> Arc<Re
         address: None,
         restarts: 0,
         created: NOW - 1000 + i64::from(attempt),
+        learnt: Learnt::default(),
     })
 }
 

@@ -12,7 +12,7 @@ use berth_operator::{
         report::{misfit_message, misfit_reason},
         resolve::resolve,
     },
-    world::pod::{Progress, Replica},
+    world::pod::{Learnt, Progress, Replica},
 };
 use berth_planner::{
     Claim, DeploymentId, Fleet, NodeName, Occupant, OccupantId, Overlay, Owner, PodKey, Resources,
@@ -175,6 +175,7 @@ fn on_a_full_fleet_a_new_revision_takes_the_place_of_the_old_one() {
         address: None,
         restarts: 0,
         created: 0,
+        learnt: Learnt::default(),
     };
     let spec = json!({"model": {"uri": "hf://Qwen/Qwen2.5-7B-Instruct"}});
     let wish = resolve(&deployment(spec), &defaults(), None).unwrap();

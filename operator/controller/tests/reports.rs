@@ -12,7 +12,7 @@ use berth_operator::{
         report::{Seen, report},
         resolve::resolve,
     },
-    world::pod::{Progress, Replica},
+    world::pod::{Learnt, Progress, Replica, Trouble},
 };
 use berth_planner::{DeploymentId, NodeName, Overlay, PodKey};
 use berth_render::Template;
@@ -55,6 +55,7 @@ fn pod(revision: &str, replica: u32, progress: Progress) -> Arc<Replica> {
         deleting: false,
         gone_by: None,
         created: 0,
+        learnt: Learnt::default(),
     })
 }
 
@@ -200,6 +201,51 @@ fn a_failing_replica_is_named_with_the_kubelets_reason() {
     let message = &status.conditions[0].message;
     assert!(message.contains("llm-new-1-0-0"), "{message}");
     assert_eq!(status.placements[1].phase, ReplicaPhase::Failing);
+}
+
+#[test]
+fn a_download_is_told_of_while_no_replica_is_further() {
+    let fetching = Progress::Fetching { tries: 0, failed: None };
+    let mut first = pod("new", 0, fetching.clone());
+    let word = "downloading: 3.2 GiB of 15.0 GiB, 210 MiB/s, 58 s left";
+    Arc::make_mut(&mut first).learnt.download = Some(word.to_owned());
+    let pods = [first.clone(), pod("new", 1, fetching)];
+    let both = status(&asked(2), &pods, &[], None);
+    says(
+        &both,
+        &[
+            ("Ready", "False/Downloading"),
+            ("Progressing", "True/Downloading"),
+            ("Placed", "True/AllReplicasPlaced"),
+            ("Degraded", "False/NoReplicaFails"),
+            ("Reconciling", "True/Downloading"),
+        ],
+    );
+    let message = &both.conditions[0].message;
+    assert!(!message.contains("GiB"), "it would be written again and again: {message}");
+    let placements: Vec<_> =
+        both.placements.iter().map(|placed| (placed.phase, placed.message.as_deref())).collect();
+    assert_eq!(placements, [(ReplicaPhase::Loading, Some(word)), (ReplicaPhase::Loading, None)]);
+    for further in [Progress::Loading, READY] {
+        let status = status(&asked(2), &[first.clone(), pod("new", 1, further)], &[], None);
+        assert_eq!(conditions(&status)["Ready"], "False/Loading");
+    }
+}
+
+#[test]
+fn a_download_that_failed_before_fails_until_it_goes_better() {
+    let trouble = Trouble {
+        reason: "Unauthorized".to_owned(),
+        message: "container fetch: the hub refuses it".to_owned(),
+    };
+    let again = Progress::Fetching { tries: 1, failed: Some(trouble) };
+    let status = status(&asked(1), &[pod("new", 0, again)], &[], None);
+    assert_eq!(conditions(&status)["Ready"], "False/Unauthorized");
+    assert_eq!(conditions(&status)["Degraded"], "True/Unauthorized");
+    let [placement] = status.placements.as_slice() else { panic!("{:?}", status.placements) };
+    let message = placement.message.as_deref().unwrap_or_default();
+    assert_eq!(placement.phase, ReplicaPhase::Failing);
+    assert!(message.contains("the hub refuses it"), "{message}");
 }
 
 #[test]

@@ -41,6 +41,9 @@ reasons! {
     /// Every replica has a node; some load their model or pull their image.
     Loading => "Wait. `status.resolved.startupTimeoutSeconds` says how long it may take; the pod's \
                 events and logs tell how far it is.",
+    /// Every replica has a node, and none is further than downloading its model.
+    Downloading => "Wait. `status.placements` says how far each is, the metrics \
+                    `berth_replica_download_*` say it live.",
     /// Replicas get their pods.
     Placing => "Wait.",
     /// Replicas are brought to the newest revision, one at a time.
@@ -99,6 +102,35 @@ reasons! {
     /// Downloads are switched off, and the model is not on the node.
     Offline => "Use a model that is in the nodes' caches, a volume or a registry of this site; or ask the \
                 administrator.",
+    /// The hub wants a token, or one that may read the model.
+    Unauthorized => "Give `spec.model.secretRef` a Secret whose key `token` may read the model. For a \
+                     gated model, accept its licence on the hub. The download is tried again by itself.",
+    /// The hub has no such repository, revision or file.
+    ModelNotFound => "Compare `spec.model.uri`, `revision` and `files` with the hub, or with what the \
+                      mirror has.",
+    /// The volume, or the node's cache, has no room for the model.
+    DiskFull => "Free disk on the node, or ask for more in `spec.resources.ephemeralStorage`. The \
+                 download goes on where it stopped.",
+    /// What came is not what the hub promised, twice.
+    ChecksumMismatch => "Look at the mirror and at what is between it and the node: something changes \
+                         the files.",
+    /// The hub did not answer, or not to the end, again and again.
+    DownloadFailed => "Look at the network, the proxy and the mirror; the message says what was seen. \
+                       The download is tried again by itself and goes on where it stopped.",
+    /// What answered is no hub: a login page, a proxy's error.
+    InvalidAnswer => "Look at the address of the mirror, and at proxies on the way.",
+    /// The directory on the node holds another model or commit.
+    CacheConflict => "Remove that directory from the node's cache; the message names it.",
+    /// The certificate of the hub or mirror is signed by nobody who is trusted.
+    UntrustedCertificate => "Ask the administrator to give Berth the authority's certificate (Berth's \
+                             chart), or renew the mirror's.",
+    /// The repository has several models, or parts of one, and the engine loads one file.
+    SeveralModelFiles => "Say which in `spec.model.files`, such as `*Q4_K_M.gguf`.",
+    /// The node's cache was not made ready in time.
+    CacheNotPrepared => "Look at the pods in Berth's namespace that prepare the cache of that node. The \
+                         download is tried again by itself.",
+    /// The volume for the model cannot be written or read.
+    VolumeError => "Look at the volume and the node's disk; the message says what was tried.",
     /// The model is named by its place in the nodes' caches, and nodes have none.
     NoCache => "Ask the administrator for `cache.path` in Berth's chart, or use another source.",
     /// The API server refused a pod or another object: a quota, an admission policy or webhook, or a

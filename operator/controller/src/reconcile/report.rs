@@ -156,6 +156,9 @@ fn placements(pods: &[Arc<Replica>]) -> Vec<ReplicaPlacement> {
         let (phase, message) = match &pod.progress {
             _ if pod.deleting => (ReplicaPhase::Terminating, None),
             Progress::Unbound { message, .. } => (ReplicaPhase::Pending, message.clone()),
+            Progress::Fetching { failed: None, .. } => {
+                (ReplicaPhase::Loading, pod.learnt.download.clone())
+            }
             Progress::Loading => (ReplicaPhase::Loading, None),
             Progress::Ready { .. } => (ReplicaPhase::Ready, None),
             _ => (ReplicaPhase::Failing, Some(trouble(pod).1)),

@@ -1,4 +1,5 @@
-//! Asks replicas, round after round, what they served; writes it down before the process ends.
+//! Asks replicas, round after round, what they served and how far their downloads are; writes down
+//! what was served before the process ends.
 
 use std::{
     collections::HashSet,
@@ -16,8 +17,8 @@ use super::{Tasks, named};
 use crate::{
     client::WriteError,
     reconcile::{Context, apply},
-    usage::scrape::{Scraper, Target},
-    world::{Guarded, readable},
+    usage::scrape::{Looks, Of, Scraper, Target},
+    world::{Guarded, pod::Progress, readable},
 };
 
 /// How long writing down may take, the last look included.
@@ -38,28 +39,32 @@ pub struct Asking {
 
 /// How often replicas are asked. `None`: never, as their addresses can be reached from inside the
 /// cluster only, or as that is what the administrator wants.
-pub fn interval(given: Option<Duration>) -> Option<Duration> {
+fn interval(given: Option<Duration>) -> Option<Duration> {
     let in_a_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
     let by_default = Duration::from_secs(if in_a_pod { 15 } else { 0 });
     Some(given.unwrap_or(by_default)).filter(|interval| !interval.is_zero())
 }
 
 impl Asking {
-    /// Asks from now on, for ever.
+    /// Asks from now on, for ever; as often as the command line says, unless that is never.
     pub fn start(
         context: &Arc<Context>,
         deployments: &Store<Guarded>,
-        interval: Duration,
+        given: Option<Duration>,
         tasks: &mut Tasks,
-    ) -> Self {
+    ) -> Option<Self> {
+        let Some(interval) = interval(given) else {
+            tracing::info!("engines are not asked for what they served");
+            return None;
+        };
         let asking = Self {
             context: Arc::clone(context),
             deployments: deployments.clone(),
             scraper: Scraper::default(),
             started: Instant::now(),
         };
-        tasks.spawn(named("asking engines", asking.clone().every(interval)));
-        asking
+        tasks.spawn(named("asking replicas", asking.clone().every(interval)));
+        Some(asking)
     }
 
     async fn every(self, interval: Duration) {
@@ -78,27 +83,38 @@ impl Asking {
         let round = self
             .scraper
             .round(targets(context, &objects), |target, error| {
-                tracing::debug!(pod = target.pod, %error, "an engine did not say what it served");
+                tracing::debug!(pod = target.pod, %error, "a replica did not answer");
                 context.metrics.look_failed(error.label());
             })
             .await;
-        let now = self.started.elapsed().as_secs_f64();
         for object in &objects {
             let uid = object.uid().unwrap_or_default();
-            let status = object.status.as_ref().and_then(|status| status.usage.as_ref());
-            let due = context.world.update(|state| {
-                state.usage.resume(&uid, status);
-                if let Some(pods) = round.get(&uid) {
-                    state.usage.look(&uid, pods, now);
-                }
-                state.usage.is_due(&uid, Timestamp::now())
-            });
-            if due {
+            if self.take_in(object, &uid, round.get(&uid)) {
                 context.world.look_at(&object.namespace().unwrap_or_default(), &object.name_any());
             }
         }
         let alive: HashSet<_> = objects.iter().filter_map(|object| object.uid()).collect();
-        context.world.update(|state| state.usage.keep(|uid| alive.contains(uid)));
+        context.world.update(|state| {
+            state.usage.keep(|uid| alive.contains(uid));
+            state.keep_learning(|uid| alive.contains(uid));
+        });
+    }
+
+    /// Takes in what a round brought for a deployment; whether its status should say so.
+    fn take_in(&self, object: &LLMDeployment, uid: &str, looks: Option<&Looks>) -> bool {
+        let status = object.status.as_ref().and_then(|status| status.usage.as_ref());
+        let (elapsed, now) = (self.started.elapsed().as_secs_f64(), Timestamp::now());
+        self.context.world.update(|state| {
+            state.usage.resume(uid, status);
+            let mut news = false;
+            if let Some(looks) = looks {
+                state.usage.look(uid, &looks.engines, elapsed);
+                let downloads = &looks.downloads;
+                news = state
+                    .learn(uid, |learning| learning.downloads(uid, downloads, now.as_second()));
+            }
+            news || state.usage.is_due(uid, now)
+        })
     }
 
     /// Writes down what was served since the last checkpoints, so that a restart loses nothing of
@@ -153,21 +169,28 @@ impl Asking {
     }
 }
 
-/// The replicas to ask: all that exist, with an address where their engine answers.
+/// Whom to ask: the engines of all replicas that exist, and the downloads that go on.
 fn targets(context: &Context, objects: &[Arc<LLMDeployment>]) -> Vec<Target> {
     let state = context.world.lock();
     let mut targets = Vec::new();
     for object in objects {
-        let uid = object.uid().unwrap_or_default();
+        let deployment = object.uid().unwrap_or_default();
         let resolved = object.status.as_ref().and_then(|status| status.resolved.as_ref());
-        let Some(engine) = resolved.map(|resolved| resolved.engine) else { continue };
-        targets.extend(state.replicas_of(&uid).iter().map(|replica| Target {
-            deployment: uid.clone(),
-            pod: replica.uid.clone(),
-            address: replica.address.filter(|_| replica.may_serve()),
-            restarts: replica.restarts,
-            names: berth_render::engine::of(engine).metrics(),
-        }));
+        let Some(resolved) = resolved else { continue };
+        let names = berth_render::engine::of(resolved.engine).metrics();
+        for replica in state.replicas_of(&deployment) {
+            let target = |address, of| Target {
+                deployment: deployment.clone(),
+                pod: replica.uid.clone(),
+                address,
+                of,
+            };
+            let address = replica.address.filter(|_| replica.may_serve());
+            targets.push(target(address, Of::Engine { names, restarts: replica.restarts }));
+            if let Progress::Fetching { tries, .. } = replica.progress {
+                targets.push(target(replica.address, Of::Fetch { tries }));
+            }
+        }
     }
     targets
 }

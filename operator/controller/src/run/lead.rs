@@ -19,12 +19,7 @@ use kube::{
 };
 use tokio::sync::{Notify, watch};
 
-use super::{
-    Refresh, STOP_WITHIN, Tasks,
-    ask::{self, Asking},
-    failures::Failures,
-    follow, named, stores,
-};
+use super::{Refresh, STOP_WITHIN, Tasks, ask::Asking, failures::Failures, follow, named, stores};
 use crate::{
     args::Args,
     client::Writer,
@@ -115,21 +110,14 @@ pub async fn lead(leader: Leader) -> anyhow::Result<()> {
         "waking those who wait"
     });
     follow::cost(&context, &deployments, &refresh, &mut tasks);
-    let asking = ask::interval(args.scrape_interval)
-        .map(|interval| Asking::start(&context, &deployments, interval, &mut tasks));
-    if asking.is_none() {
-        tracing::info!("engines are not asked for what they served");
-    }
+    let asking = Asking::start(&context, &deployments, args.scrape_interval, &mut tasks);
     ready.send_replace(true);
 
     let failures = Failures::default();
     let remembered = failures.clone();
     let overdue = overdue(stopped.clone());
     let reconciling = controller
-        .graceful_shutdown_on(async move {
-            // An error means that the other end is gone, and so is the process.
-            let _ = stopped.wait_for(|stopped| *stopped).await;
-        })
+        .graceful_shutdown_on(told(stopped))
         .run(
             move |object, context| one(object, context, remembered.clone()),
             move |object, error, _| failures.again(&object, error),
@@ -150,9 +138,15 @@ pub async fn lead(leader: Leader) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ends when a reconcile should have, after we were told to stop.
-async fn overdue(mut stopped: watch::Receiver<bool>) {
+/// Ends when we are told to stop.
+async fn told(mut stopped: watch::Receiver<bool>) {
+    // An error means that the other end is gone, and so is the process.
     let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+/// Ends when a reconcile should have, after we were told to stop.
+async fn overdue(stopped: watch::Receiver<bool>) {
+    told(stopped).await;
     tokio::time::sleep(STOP_WITHIN).await;
 }
 

@@ -2,7 +2,10 @@
 
 use berth_render::engine::metrics::{Metrics, Names};
 
-use super::counters::{Counters, FirstTokens};
+use super::{
+    counters::{Counters, FirstTokens},
+    page::{count, greatest, sum},
+};
 
 /// What an engine says of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -45,36 +48,6 @@ pub fn read(text: &str, names: &Metrics) -> Result<Sample, Missing> {
         // A part of a whole: that of several engines in one pod is no sum.
         kv_cache_use: names.kv_cache_use.iter().find_map(|name| greatest(text, name)),
     })
-}
-
-/// Sum of all series of a metric; `None` where there is none.
-fn sum(text: &str, name: &str) -> Option<f64> {
-    values(text, name).reduce(|sum, value| sum + value)
-}
-
-/// The greatest of all series of a metric; `None` where there is none.
-fn greatest(text: &str, name: &str) -> Option<f64> {
-    values(text, name).reduce(f64::max)
-}
-
-/// The values of all series of a metric. Nonsense values are left out.
-fn values<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = f64> + 'a {
-    text.lines().filter_map(move |line| {
-        let rest = line.trim_start().strip_prefix(name)?;
-        let value = match rest.strip_prefix('{') {
-            // Label values may hold anything, braces too, but a value holds none.
-            Some(labels) => &labels[labels.rfind('}')? + 1..],
-            None if rest.starts_with(char::is_whitespace) => rest,
-            None => return None,
-        };
-        let value: f64 = value.split_whitespace().next()?.parse().ok()?;
-        value.is_finite().then_some(value)
-    })
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
-fn count(value: f64) -> u64 {
-    value.clamp(0.0, 1e18) as u64
 }
 
 #[cfg(test)]

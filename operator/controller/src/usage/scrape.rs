@@ -1,6 +1,6 @@
-//! Asks the engines what they served. Talks to the replicas' own metrics pages and to nobody else:
-//! the address is the one that the kubelet reported for the pod, the port and path are the engine
-//! file's.
+//! Asks replicas: their engines what they served, their init steps how far the download is. Talks to
+//! the replicas' own metrics pages and to nobody else: the address is the one that the kubelet
+//! reported for the pod, the ports and paths are Berth's own.
 //!
 //! One look a replica and round, so many at once, so long, so many bytes: a replica that hangs or
 //! sends without end costs a time-out.
@@ -11,6 +11,10 @@ use std::{
     time::Duration,
 };
 
+use berth_render::{
+    engine::{Metrics, PORT},
+    source::FETCH_PORT,
+};
 use futures::{StreamExt, stream};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{Request, body::Bytes};
@@ -20,7 +24,10 @@ use hyper_util::{
 };
 use tokio::time::timeout;
 
-use super::sample::{self, Missing, Sample};
+use super::{
+    download::{self, Download},
+    sample::{self, Missing, Sample},
+};
 
 /// Looks at so many replicas at once.
 const AT_ONCE: usize = 32;
@@ -29,19 +36,34 @@ const LIMIT: Duration = Duration::from_secs(3);
 /// A metrics page may be so long.
 const MOST_BYTES: usize = 4 << 20;
 
-/// Where a replica's metrics are.
+/// Whom to ask.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// UID of the deployment.
     pub deployment: String,
     /// UID of the pod.
     pub pod: String,
-    /// Address of the pod, once it has one and its engine answers.
+    /// Address of the pod, once it has one and somebody answers there.
     pub address: Option<IpAddr>,
-    /// How often its engine was started anew.
-    pub restarts: i32,
-    /// What the engine's metrics are called.
-    pub names: &'static berth_render::engine::Metrics,
+    /// Who answers.
+    pub of: Of,
+}
+
+/// Who answers at a pod's address.
+#[derive(Clone, Copy, Debug)]
+pub enum Of {
+    /// The engine.
+    Engine {
+        /// What its metrics are called.
+        names: &'static Metrics,
+        /// How often it was started anew.
+        restarts: i32,
+    },
+    /// The init step that downloads the model.
+    Fetch {
+        /// How often it failed before.
+        tries: i32,
+    },
 }
 
 /// Why a look failed.
@@ -54,7 +76,7 @@ pub enum LookError {
     #[error("{0}")]
     Connection(String),
     /// An answer other than 200.
-    #[error("the engine answered {0}")]
+    #[error("the answer was {0}")]
     Status(u16),
     /// The page is too long, or broke off.
     #[error("cannot read the page: {0}")]
@@ -77,8 +99,17 @@ impl LookError {
     }
 }
 
-/// The samples of a round: by deployment, then by pod; `None` where a pod gave none.
-pub type Round = BTreeMap<String, BTreeMap<String, Option<Look>>>;
+/// What came of a round, by deployment.
+pub type Round = BTreeMap<String, Looks>;
+
+/// What came of a round for one deployment, by pod.
+#[derive(Debug, Default)]
+pub struct Looks {
+    /// Engines; `None` where one gave no answer.
+    pub engines: BTreeMap<String, Option<Look>>,
+    /// Downloads that answered, each with how often it failed before.
+    pub downloads: BTreeMap<String, (i32, Download)>,
+}
 
 /// What an engine said, and which start of it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -89,7 +120,13 @@ pub struct Look {
     pub restarts: i32,
 }
 
-/// Asks engines.
+/// What was answered.
+enum Answer {
+    Engine(Look),
+    Fetch(i32, Download),
+}
+
+/// Asks replicas.
 #[derive(Clone)]
 pub struct Scraper(Client<HttpConnector, Empty<Bytes>>);
 
@@ -110,36 +147,57 @@ impl Scraper {
         failed: impl Fn(&Target, &LookError) + Send + Sync,
     ) -> Round {
         let failed = &failed;
-        let looks = stream::iter(targets).map(|target| async move {
-            let sample = match target.address {
+        let answers = stream::iter(targets).map(|target| async move {
+            let answer = match target.address {
                 Some(address) => self
-                    .look(address, target.names)
+                    .look(address, target.of)
                     .await
                     .inspect_err(|error| failed(&target, error))
                     .ok(),
                 None => None,
             };
-            (target, sample)
+            (target, answer)
         });
         let mut round = Round::new();
-        let mut looks = looks.buffer_unordered(AT_ONCE);
-        while let Some((target, sample)) = looks.next().await {
-            let look = sample.map(|sample| Look { sample, restarts: target.restarts });
-            round.entry(target.deployment).or_default().insert(target.pod, look);
+        let mut answers = answers.buffer_unordered(AT_ONCE);
+        while let Some((target, answer)) = answers.next().await {
+            let looks = round.entry(target.deployment).or_default();
+            match (target.of, answer) {
+                (_, Some(Answer::Engine(look))) => {
+                    looks.engines.insert(target.pod, Some(look));
+                }
+                (_, Some(Answer::Fetch(tries, download))) => {
+                    looks.downloads.insert(target.pod, (tries, download));
+                }
+                // An engine that does not answer is remembered as one that exists.
+                (Of::Engine { .. }, None) => {
+                    looks.engines.insert(target.pod, None);
+                }
+                (Of::Fetch { .. }, None) => {}
+            }
         }
         round
     }
 
-    async fn look(
-        &self,
-        address: IpAddr,
-        names: &berth_render::engine::Metrics,
-    ) -> Result<Sample, LookError> {
-        let at = SocketAddr::new(address, berth_render::engine::PORT);
-        let request = Request::get(format!("http://{at}{}", names.path))
+    async fn look(&self, address: IpAddr, of: Of) -> Result<Answer, LookError> {
+        match of {
+            Of::Engine { names, restarts } => {
+                let page = self.page(address, PORT, names.path).await?;
+                Ok(Answer::Engine(Look { sample: sample::read(&page, names)?, restarts }))
+            }
+            Of::Fetch { tries } => {
+                let page = self.page(address, FETCH_PORT, download::PATH).await?;
+                Ok(Answer::Fetch(tries, download::read(&page)?))
+            }
+        }
+    }
+
+    async fn page(&self, address: IpAddr, port: u16, path: &str) -> Result<String, LookError> {
+        let at = SocketAddr::new(address, port);
+        let request = Request::get(format!("http://{at}{path}"))
             .body(Empty::new())
             .map_err(|error| LookError::Connection(error.to_string()))?;
-        let look = async {
+        let page = async {
             let answer = self.0.request(request).await;
             let answer = answer.map_err(|error| LookError::Connection(error.to_string()))?;
             if !answer.status().is_success() {
@@ -147,8 +205,8 @@ impl Scraper {
             }
             let page = Limited::new(answer.into_body(), MOST_BYTES).collect().await;
             let page = page.map_err(|error| LookError::Page(error.to_string()))?.to_bytes();
-            Ok(sample::read(&String::from_utf8_lossy(&page), names)?)
+            Ok(String::from_utf8_lossy(&page).into_owned())
         };
-        timeout(LIMIT, look).await.unwrap_or(Err(LookError::TimedOut))
+        timeout(LIMIT, page).await.unwrap_or(Err(LookError::TimedOut))
     }
 }

@@ -15,6 +15,8 @@ use k8s_openapi::{
 };
 use kube::{Resource, ResourceExt};
 
+use super::fetch;
+
 /// A pod of one of our deployments.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Replica {
@@ -48,6 +50,24 @@ pub struct Replica {
     pub gone_by: Option<i64>,
     /// When it was created, in Unix seconds.
     pub created: i64,
+    /// What is known of it beside what its pod says.
+    pub learnt: Learnt,
+}
+
+/// What replicas say of themselves, where they were asked.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Learnt {
+    /// How far its download is, for people.
+    pub download: Option<String>,
+}
+
+/// What is wrong with a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// In one word.
+    pub reason: String,
+    /// For people.
+    pub message: String,
 }
 
 /// How far a pod is.
@@ -59,6 +79,13 @@ pub enum Progress {
         since: i64,
         /// The scheduler's message.
         message: Option<String>,
+    },
+    /// Bound; the init step brings the model.
+    Fetching {
+        /// How often it failed before.
+        tries: i32,
+        /// Why it failed the last time, until this time is known to go better.
+        failed: Option<Trouble>,
     },
     /// Bound; the engine does not answer yet.
     Loading,
@@ -187,6 +214,7 @@ pub fn replica(pod: &Pod) -> Option<Replica> {
         deleting: pod.metadata.deletion_timestamp.is_some(),
         gone_by: pod.metadata.deletion_timestamp.as_ref().map(|time| time.0.as_second()),
         created: pod.creation_timestamp().map_or(0, |time| time.0.as_second()),
+        learnt: Learnt::default(),
     })
 }
 
@@ -279,11 +307,13 @@ fn progress(pod: &Pod) -> Progress {
         let since = ready.last_transition_time.as_ref().map_or(created, |t| t.0.as_second());
         return Progress::Ready { since };
     }
-    let containers = || {
-        let init = status.init_container_statuses.iter().flatten();
-        init.chain(status.container_statuses.iter().flatten())
-    };
-    if let Some((reason, message)) = containers().find_map(failing) {
+    if let Some(fetching) = fetch::progress(status) {
+        return fetching;
+    }
+    let init = || status.init_container_statuses.iter().flatten();
+    let mut all = init().chain(status.container_statuses.iter().flatten());
+    let failed = init().find_map(ended_badly).or_else(|| all.find_map(failing));
+    if let Some(Trouble { reason, message }) = failed {
         return Progress::Failing { reason, message };
     }
     let answered = status.container_statuses.iter().flatten().any(|container| {
@@ -338,8 +368,17 @@ fn ended(status: &PodStatus, created: i64) -> Progress {
     Progress::Ended { reason, message, at }
 }
 
-/// Reason and message of a container that waits for something that is not about to come.
-fn failing(container: &ContainerStatus) -> Option<(String, String)> {
+/// What is wrong with an init container that ended with an error, and is about to be started again.
+fn ended_badly(container: &ContainerStatus) -> Option<Trouble> {
+    let ended = container.state.as_ref()?.terminated.as_ref()?;
+    (ended.exit_code != 0).then(|| Trouble {
+        reason: ended.reason.clone().unwrap_or_else(|| "Error".to_owned()),
+        message: format!("container {} ended with code {}", container.name, ended.exit_code),
+    })
+}
+
+/// What is wrong with a container that waits for something that is not about to come.
+fn failing(container: &ContainerStatus) -> Option<Trouble> {
     let waiting = container.state.as_ref()?.waiting.as_ref()?;
     let reason = waiting.reason.clone()?;
     if matches!(reason.as_str(), "ContainerCreating" | "PodInitializing") {
@@ -357,5 +396,5 @@ fn failing(container: &ContainerStatus) -> Option<(String, String)> {
         (Some(message), None) => format!("container {}: {message}", container.name),
         (None, None) => format!("container {} waits", container.name),
     };
-    Some((reason, message))
+    Some(Trouble { reason, message })
 }

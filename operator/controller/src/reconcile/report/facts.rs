@@ -10,7 +10,7 @@ use crate::{
         placing::Misfit,
         reason::Reason,
     },
-    world::pod::{Progress, Replica},
+    world::pod::{Progress, Replica, Trouble},
 };
 
 /// Why, in one word and for people.
@@ -105,6 +105,9 @@ fn ready(
         (Reason::ScalingDown, format!("{existing} replicas are left, {wanted} are wanted"))
     } else if tally.placed < *wanted {
         placed.clone()
+    } else if tally.downloading > 0 {
+        let text = format!("{ready} of {wanted} replicas answer; the model is being downloaded");
+        (Reason::Downloading, text)
     } else {
         (Reason::Loading, format!("{ready} of {wanted} replicas answer; the others load"))
     }
@@ -123,7 +126,8 @@ fn was_ready(before: &LLMDeploymentStatus) -> bool {
 pub fn trouble(pod: &Replica) -> Why {
     let name = &pod.key.name;
     match &pod.progress {
-        Progress::Failing { reason, message } => {
+        Progress::Failing { reason, message }
+        | Progress::Fetching { failed: Some(Trouble { reason, message }), .. } => {
             (Reason::Pod(reason.clone()), format!("pod {name}: {message}"))
         }
         Progress::Ended { reason, message, .. } => {

@@ -24,6 +24,8 @@ pub struct Tally {
     pub placed: u32,
     /// Replicas wanted.
     pub wanted: u32,
+    /// Replicas that download their model, where none is further than that.
+    pub downloading: i32,
     /// Pods that fail or ended without a successor that answers.
     pub failing: Vec<Arc<Replica>>,
 }
@@ -45,6 +47,11 @@ impl Tally {
                 _ => true,
             }
         });
+        let fetches = |pod: &&&Arc<Replica>| matches!(pod.progress, Progress::Fetching { .. });
+        let is_further = |pod: &&Arc<Replica>| {
+            matches!(pod.progress, Progress::Loading | Progress::Ready { .. } | Progress::Unready)
+        };
+        let downloading = slots(&mut live.iter().filter(fetches));
         let gpus: u32 = holding.clone().map(|pod| pod.claim.gpus).sum();
         Self {
             existing: slots(&mut live.iter()),
@@ -55,9 +62,21 @@ impl Tally {
             vram: holding.map(|pod| pod.claim.bytes_per_gpu * u64::from(pod.claim.gpus)).sum(),
             placed: u32::try_from(slots(&mut live.iter())).unwrap_or(0).min(wanted),
             wanted,
+            downloading: if live.iter().copied().any(|pod| is_further(&pod)) {
+                0
+            } else {
+                downloading
+            },
             failing: live
                 .iter()
-                .filter(|pod| matches!(pod.progress, Progress::Failing { .. } | Progress::Unready))
+                .filter(|pod| {
+                    matches!(
+                        pod.progress,
+                        Progress::Failing { .. }
+                            | Progress::Fetching { failed: Some(_), .. }
+                            | Progress::Unready
+                    )
+                })
                 .map(|pod| Arc::clone(pod))
                 .chain(
                     all.iter()

@@ -1,0 +1,156 @@
+//! What replicas say of themselves beside what their pods say: how far their downloads are. Pure.
+//!
+//! Live values are for metrics. People are told at most once a minute and deployment, and only of
+//! what they would care about, as what they are told is written to status.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::pod::{Progress, Replica};
+use crate::usage::download::Download;
+
+/// Seconds between two words about the downloads of a deployment.
+const QUIET: i64 = 60;
+
+/// What replicas say of themselves.
+#[derive(Debug, Default)]
+pub struct Learning {
+    /// By the UIDs of the pods.
+    downloads: HashMap<String, Followed>,
+    /// When people were told of a deployment's downloads, by its UID, in Unix seconds.
+    told: HashMap<String, i64>,
+}
+
+/// A download that is followed.
+#[derive(Clone, Copy, Debug)]
+struct Followed {
+    /// How often it failed before.
+    tries: i32,
+    latest: Download,
+    told: Option<Download>,
+}
+
+impl Learning {
+    /// Takes in one round of looks at a deployment's downloads, by the UIDs of the pods, each with
+    /// how often it failed before; `now` is in Unix seconds. Whether there is anything new to tell.
+    pub fn downloads(
+        &mut self,
+        deployment: &str,
+        looks: &BTreeMap<String, (i32, Download)>,
+        now: i64,
+    ) -> bool {
+        let mut news = false;
+        for (pod, &(tries, latest)) in looks {
+            let known = self.downloads.get(pod).filter(|known| known.tries == tries);
+            let begun = known.is_some_and(|known| known.latest.has_begun());
+            let latest = known.map_or(latest, |known| latest.after(&known.latest));
+            news |= latest.has_begun() && !begun;
+            let told = known.and_then(|known| known.told);
+            self.downloads.insert(pod.clone(), Followed { tries, latest, told });
+        }
+        if self.told.get(deployment).is_some_and(|told| now - told < QUIET) {
+            return news;
+        }
+        let cares = |followed: &Followed| match &followed.told {
+            Some(told) => followed.latest.differs(told),
+            None => followed.latest.has_begun(),
+        };
+        let followed = |pod: &String| self.downloads.get(pod);
+        if !looks.keys().filter_map(followed).any(cares) {
+            return news;
+        }
+        for pod in looks.keys() {
+            if let Some(followed) = self.downloads.get_mut(pod) {
+                followed.told = Some(followed.latest).filter(Download::has_begun);
+            }
+        }
+        self.told.insert(deployment.to_owned(), now);
+        true
+    }
+
+    /// How far a pod's download was at the last look.
+    pub fn download(&self, pod: &str) -> Option<Download> {
+        self.downloads.get(pod).map(|followed| followed.latest)
+    }
+
+    /// Forgets a pod that is gone.
+    pub fn forget(&mut self, pod: &str) {
+        self.downloads.remove(pod);
+    }
+
+    /// Forgets deployments that are gone.
+    pub fn keep(&mut self, alive: impl Fn(&str) -> bool) {
+        self.told.retain(|uid, _| alive(uid));
+    }
+
+    /// Adds to a replica what is known of it.
+    pub fn tell(&mut self, replica: &mut Replica) {
+        let Progress::Fetching { tries, failed } = &mut replica.progress else {
+            self.downloads.remove(&replica.uid);
+            replica.learnt.download = None;
+            return;
+        };
+        let known = self.downloads.get(&replica.uid).filter(|known| known.tries == *tries);
+        if known.is_some_and(|known| known.latest.has_begun()) {
+            *failed = None;
+        }
+        replica.learnt.download =
+            known.and_then(|known| known.told.as_ref()).map(Download::message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_units::Bytes;
+
+    use super::*;
+
+    fn at(gib: u64) -> Download {
+        Download {
+            bytes: Bytes::gib(gib),
+            expected: Bytes::gib(100),
+            per_second: Bytes::gib(1),
+            ..Download::default()
+        }
+    }
+
+    fn looks(looks: &[(&str, Download)]) -> BTreeMap<String, (i32, Download)> {
+        looks.iter().map(|(pod, download)| ((*pod).to_owned(), (0, *download))).collect()
+    }
+
+    fn told(learning: &Learning, pod: &str) -> Option<u64> {
+        Some(learning.downloads.get(pod)?.told?.bytes.get() >> 30)
+    }
+
+    #[test]
+    fn people_are_told_once_a_minute_and_not_of_trifles() {
+        let mut learning = Learning::default();
+        assert!(!learning.downloads("d", &looks(&[("a", Download::default())]), 0), "nothing yet");
+        assert!(learning.downloads("d", &looks(&[("a", at(1))]), 5));
+        assert!(!learning.downloads("d", &looks(&[("a", at(50))]), 64), "too soon");
+        assert_eq!(learning.download("a"), Some(at(50)), "for metrics at once");
+        assert!(learning.downloads("d", &looks(&[("a", at(51))]), 65));
+        assert!(!learning.downloads("d", &looks(&[("a", at(55))]), 200), "too little");
+        assert!(learning.downloads("d", &looks(&[("a", at(56))]), 400));
+        assert_eq!(told(&learning, "a"), Some(56));
+    }
+
+    #[test]
+    fn the_replicas_of_a_deployment_are_told_of_together() {
+        let mut learning = Learning::default();
+        assert!(learning.downloads("d", &looks(&[("a", at(1)), ("b", at(2))]), 0));
+        assert!(!learning.downloads("d", &looks(&[("a", at(9)), ("b", at(3))]), 30));
+        assert!(learning.downloads("d", &looks(&[("a", at(9)), ("b", at(4))]), 60));
+        assert_eq!((told(&learning, "a"), told(&learning, "b")), (Some(9), Some(4)));
+        assert!(learning.downloads("e", &looks(&[("c", at(1))]), 61), "another deployment");
+    }
+
+    #[test]
+    fn another_try_begins_anew() {
+        let mut learning = Learning::default();
+        learning.downloads("d", &looks(&[("a", at(1))]), 0);
+        let again = |download| BTreeMap::from([("a".to_owned(), (1, download))]);
+        assert!(!learning.downloads("d", &again(Download::default()), 10));
+        assert_eq!(told(&learning, "a"), None);
+        assert!(learning.downloads("d", &again(at(1)), 20), "it goes better, which is news");
+    }
+}
