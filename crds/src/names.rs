@@ -25,6 +25,9 @@ pub const LABEL_RANK: &str = "berth.dev/rank";
 /// The attempt at this replica that a pod is, counted from 0.
 pub const LABEL_ATTEMPT: &str = "berth.dev/attempt";
 
+/// On a pod that brings a revision's image and model onto a node: the revision.
+pub const LABEL_PREFETCH: &str = "berth.dev/prefetch";
+
 /// On a pod, as JSON: what it takes on its node.
 pub const ANNOTATION_CLAIM: &str = "berth.dev/claim";
 /// On a pod: the UID of the pod whose GPUs it takes over on the same node.
@@ -42,6 +45,8 @@ pub const ANNOTATION_CACHE_NODE: &str = "berth.dev/cache-node";
 pub const ANNOTATION_CACHE_NAMESPACE: &str = "berth.dev/cache-namespace";
 /// On a PersistentVolume of a cache, as JSON: what lies in it.
 pub const ANNOTATION_CACHE_CONTENT: &str = "berth.dev/cache-content";
+/// On a keeper's pod, as JSON: what it does there.
+pub const ANNOTATION_CACHE_WORK: &str = "berth.dev/cache-work";
 /// On a node: the size of its cache, where it is not the usual one, such as `2Ti`; `0` for none.
 pub const ANNOTATION_CACHE_SIZE: &str = "berth.dev/cache-size";
 

@@ -76,6 +76,11 @@ pub struct Args {
     #[arg(long, default_value = "2001", value_parser = clap::value_parser!(i64).range(1..=2_147_483_647))]
     pub cache_group: i64,
 
+    /// Secret in the operator's namespace with which the pods that look after the caches pull their
+    /// image. May be given more than once.
+    #[arg(long, value_name = "NAME")]
+    pub cache_pull_secret: Vec<String>,
+
     /// Deployments that are looked at side by side.
     #[arg(long, default_value = "8", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub concurrency: u16,
@@ -105,6 +110,7 @@ impl Args {
             size,
             group: self.cache_group,
             namespace: self.namespace.clone(),
+            pull_secrets: self.cache_pull_secret.clone(),
         });
         Ok(Site {
             fetch_image: self.fetch_image.clone(),

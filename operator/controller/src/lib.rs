@@ -5,6 +5,7 @@
 //! [`client`] is the only way to write. When any part of it ends, the process ends.
 
 pub mod args;
+pub mod cache;
 pub mod client;
 pub mod leader;
 pub mod metrics;

@@ -5,6 +5,7 @@
 //! The steps up to `place` are pure; `apply` alone writes; `report` is pure again.
 
 pub mod apply;
+pub mod bring;
 pub mod canonical;
 pub mod carry_out;
 pub mod conditions;
@@ -20,6 +21,7 @@ pub mod resolve;
 pub mod revisions;
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -56,6 +58,7 @@ use decide::decide;
 use events::Events;
 use placing::Misfit;
 use problem::Problem;
+use reason::Reason;
 use resolve::{Defaults, priority_class, resolve};
 use revisions::{Revision, Target};
 
@@ -133,13 +136,24 @@ struct Observed {
     pods: Vec<Arc<Replica>>,
 }
 
+/// What came of a reconcile, as far as it is not seen on objects.
+struct Outcome {
+    /// Pods that found no node.
+    misfits: Vec<Misfit>,
+    /// An object that the API server refused.
+    problem: Option<Problem>,
+    /// What a replacement waits for, though there is room for it.
+    waits: Option<(Reason, String)>,
+}
+
 /// Brings a deployment closer to what it should be.
 pub async fn reconcile(
     deployment: Arc<LLMDeployment>,
     context: Arc<Context>,
 ) -> Result<Action, Error> {
     let started = Instant::now();
-    let result = steps(&deployment, &context).await;
+    // On the heap: what it holds over its waits is large.
+    let result = Box::pin(steps(&deployment, &context)).await;
     let outcome = result.as_ref().map_or_else(Error::label, |_| "ok");
     context.metrics.reconciled(outcome, started.elapsed());
     result
@@ -149,7 +163,15 @@ async fn steps(deployment: &Arc<LLMDeployment>, context: &Context) -> Result<Act
     let (namespace, name) = (deployment.namespace().unwrap_or_default(), deployment.name_any());
     if deployment.metadata.deletion_timestamp.is_some() {
         // Its objects go with it: the garbage collector follows their owner references.
-        context.world.update(|state| state.forget(&namespace, &name));
+        let id = DeploymentId::new(
+            namespace.clone(),
+            name.clone(),
+            deployment.uid().unwrap_or_default(),
+        );
+        context.world.update(|state| {
+            state.forget(&namespace, &name);
+            state.fleet.set_kept(&id, BTreeSet::new());
+        });
         return Ok(Action::await_change());
     }
     let uid = deployment.uid().unwrap_or_default();
@@ -162,13 +184,14 @@ async fn steps(deployment: &Arc<LLMDeployment>, context: &Context) -> Result<Act
     let plan = Instant::now();
     let decided = decide(&observed, &target, context);
     context.metrics.planned(plan.elapsed());
-    let mut again = decided.again;
+    let (mut again, waits) = (decided.again, decided.waits.clone());
     let (misfits, problem) = carry_out(&observed, &target, decided, context).await?;
     if problem.is_some() {
         // A quota, a webhook of somebody else's: nothing tells when it would be taken.
         again = Some(again.map_or(REFUSED_AGAIN, |again| again.min(REFUSED_AGAIN)));
     }
-    tell(&observed, &target, &misfits, problem, context).await?;
+    let outcome = Outcome { misfits, problem, waits };
+    tell(&observed, &target, &outcome, context).await?;
     Ok(again.map_or_else(Action::await_change, Action::requeue))
 }
 
@@ -243,8 +266,7 @@ fn frozen<'a>(observed: &'a Observed, target: &Target) -> Option<&'a Revision> {
 async fn tell(
     observed: &Observed,
     target: &Target,
-    misfits: &[Misfit],
-    refused: Option<Problem>,
+    outcome: &Outcome,
     context: &Context,
 ) -> Result<(), Error> {
     let revision = frozen(observed, target);
@@ -255,7 +277,7 @@ async fn tell(
     };
     let problem = match target {
         Target::Nothing(problem) => Some(problem.clone()),
-        _ => refused,
+        _ => outcome.problem.clone(),
     };
     let book = PriceBook::new(readable(&context.stores.cost_profiles));
     let (pods, position, hourly, usage) = {
@@ -286,7 +308,8 @@ async fn tell(
         shown: shown.map(|revision| (revision.hash.as_str(), &revision.template)),
         model,
         problem: problem.as_ref(),
-        misfits,
+        misfits: &outcome.misfits,
+        waits: outcome.waits.as_ref(),
         position,
         hourly,
         usage,

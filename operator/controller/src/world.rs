@@ -7,6 +7,7 @@ pub mod fetch;
 pub mod learning;
 pub mod node;
 pub mod pod;
+pub mod prefetch;
 pub mod watch;
 
 use std::{
@@ -20,8 +21,9 @@ use berth_planner::{
     DeploymentId, Fleet, NodeName, Occupant, OccupantId, PodKey,
     queue::{Queue, Waiting},
 };
+use berth_units::Bytes;
 use futures::channel::mpsc::UnboundedSender;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
 use kube::{
     ResourceExt,
     core::DeserializeGuard,
@@ -29,8 +31,15 @@ use kube::{
 };
 use tokio::sync::Notify;
 
-use crate::usage;
+use crate::{
+    cache::{
+        content,
+        shelves::{self, Shelves},
+    },
+    usage,
+};
 use pod::Replica;
+use prefetch::{Prefetch, prefetch};
 
 /// How long a node that refused a pod is left out for that deployment.
 const AVOID: Duration = Duration::from_mins(5);
@@ -51,6 +60,9 @@ pub struct World {
     triggers: UnboundedSender<ObjectRef<Guarded>>,
     freed: Notify,
     reordered: Notify,
+    cache: Notify,
+    /// The size of the cache of a node that does not say otherwise.
+    cache_size: Bytes,
 }
 
 /// What is known now.
@@ -61,12 +73,16 @@ pub struct State {
     queue: Queue,
     /// Grows when a place in the queue changes hands.
     moves: u64,
+    /// What lies in the nodes' caches.
+    pub shelves: Shelves,
     /// What deployments served.
     pub usage: usage::ledger::Ledger,
     /// What replicas say of themselves.
     learning: learning::Learning,
     replicas: BTreeMap<PodKey, Arc<Replica>>,
     by_deployment: HashMap<String, BTreeSet<PodKey>>,
+    /// Pods that bring revisions onto nodes, by the UIDs of their deployments.
+    prefetches: HashMap<String, BTreeMap<PodKey, Prefetch>>,
     /// Pods that take over in place, by the UID of the pod that they wait for.
     heirs: HashMap<String, Occupant>,
     /// UIDs that we asked to be deleted, until they are gone.
@@ -79,7 +95,20 @@ pub struct State {
 impl World {
     /// An empty world. `triggers` takes every deployment that something happened to.
     pub fn new(triggers: UnboundedSender<ObjectRef<Guarded>>) -> Self {
-        Self { state: Mutex::default(), triggers, freed: Notify::new(), reordered: Notify::new() }
+        Self {
+            state: Mutex::default(),
+            triggers,
+            freed: Notify::new(),
+            reordered: Notify::new(),
+            cache: Notify::new(),
+            cache_size: Bytes::ZERO,
+        }
+    }
+
+    /// The same with caches of that size on all nodes that do not say otherwise.
+    #[must_use]
+    pub fn with_caches(self, size: Bytes) -> Self {
+        Self { cache_size: size, ..self }
     }
 
     /// Locks it. Hold it for as short as possible, and never over an await.
@@ -93,6 +122,9 @@ impl World {
         let mut state = self.lock();
         let before = (state.fleet.freed(), state.moves);
         let result = change(&mut state);
+        if state.shelves.has_changed() {
+            self.cache.notify_one();
+        }
         if state.queue.is_empty() {
             return result;
         }
@@ -104,13 +136,25 @@ impl World {
         result
     }
 
+    /// Takes in a node.
+    pub fn saw_node(&self, node: &Node) {
+        self.update(|state| state.fleet.upsert_node(node::node(node, self.cache_size)));
+    }
+
+    /// Takes in a volume of a node's cache.
+    pub fn saw_volume(&self, volume: &PersistentVolume) {
+        if let Some(volume) = content::volume(volume) {
+            self.update(|state| state.shelves.saw_volume(volume));
+        }
+    }
+
     /// Takes in a pod that a watch told of.
     pub fn saw_pod(&self, pod: &Pod) {
         let owner = self.update(|state| {
             state.written.remove(pod.uid().as_deref().unwrap_or_default());
             state.saw_pod(pod)
         });
-        self.trigger(owner.as_deref());
+        self.trigger(owner.as_ref());
     }
 
     /// Takes in a pod that we just created: a watch will tell of it, maybe later.
@@ -126,12 +170,29 @@ impl World {
     pub fn lost_pod(&self, pod: &Pod) {
         let Some(uid) = pod.uid() else { return };
         let owner = self.update(|state| {
+            if let Some(keeper) = shelves::keeper(pod) {
+                state.shelves.lost_keeper(&keeper);
+            }
             if pod::replica(pod).is_some() {
                 state.remember_gone(&uid);
             }
-            state.lost_pod(&pod::key(pod), &uid)
+            if let Some(prefetch) = prefetch(pod) {
+                state.lost_prefetch(&prefetch);
+                return Some(prefetch.deployment);
+            }
+            state.lost_pod(&pod::key(pod), &uid).map(|replica| replica.deployment.clone())
         });
-        self.trigger(owner.as_deref());
+        self.trigger(owner.as_ref());
+    }
+
+    /// Waits until something happened to the cache of a node.
+    pub async fn cache_changed(&self) {
+        self.cache.notified().await;
+    }
+
+    /// Has the cache of a node looked at.
+    pub fn look_at_cache(&self, node: &NodeName) {
+        self.update(|state| state.shelves.look_at(node));
     }
 
     /// Has a deployment looked at.
@@ -140,9 +201,9 @@ impl World {
         let _ = self.triggers.unbounded_send(ObjectRef::new(name).within(namespace));
     }
 
-    fn trigger(&self, replica: Option<&Replica>) {
-        if let Some(replica) = replica {
-            self.look_at(&replica.deployment.namespace, &replica.deployment.name);
+    fn trigger(&self, deployment: Option<&DeploymentId>) {
+        if let Some(deployment) = deployment {
+            self.look_at(&deployment.namespace, &deployment.name);
         }
     }
 
@@ -182,6 +243,11 @@ impl State {
         keys.filter_map(|key| self.replicas.get(key)).cloned().collect()
     }
 
+    /// The replica of that name.
+    pub fn replica(&self, key: &PodKey) -> Option<&Arc<Replica>> {
+        self.replicas.get(key)
+    }
+
     /// What replicas say of themselves.
     pub fn learning(&self) -> &learning::Learning {
         &self.learning
@@ -213,8 +279,8 @@ impl State {
         self.replicas.values()
     }
 
-    /// Takes in a pod; the replica that it is, if it is ours.
-    fn saw_pod(&mut self, pod: &Pod) -> Option<Arc<Replica>> {
+    /// Takes in a pod; the deployment that it is of, if it is ours.
+    fn saw_pod(&mut self, pod: &Pod) -> Option<DeploymentId> {
         let uid = pod.uid()?;
         if self.gone.0.contains(&uid) {
             return None;
@@ -223,18 +289,50 @@ impl State {
         if let Some(namesake) = self.replicas.get(&key).filter(|known| known.uid != uid).cloned() {
             self.lost_pod(&key, &namesake.uid);
         }
+        if let Some(keeper) = shelves::keeper(pod) {
+            self.shelves.saw_keeper(keeper);
+        }
         match pod::occupant(pod) {
-            Some(occupant) => self.saw_occupant(occupant, pod),
+            Some(occupant) => {
+                if occupant.cache.is_some() {
+                    self.shelves.look_at(&occupant.node);
+                }
+                self.saw_occupant(occupant, pod);
+            }
             None => self.lost_occupant(&uid),
+        }
+        if let Some(prefetch) = prefetch(pod) {
+            let id = prefetch.deployment.clone();
+            let of = self.prefetches.entry(id.uid.clone()).or_default();
+            of.insert(prefetch.key.clone(), prefetch);
+            return Some(id);
         }
         let mut replica = pod::replica(pod)?;
         replica.deleting |= self.deleting.contains(&uid);
+        let id = replica.deployment.clone();
         self.learning.tell(&mut replica);
         let replica = Arc::new(replica);
         let of = self.by_deployment.entry(replica.deployment.uid.clone()).or_default();
         of.insert(key.clone());
-        self.replicas.insert(key, Arc::clone(&replica));
-        Some(replica)
+        self.replicas.insert(key, replica);
+        Some(id)
+    }
+
+    /// Pods that bring revisions of a deployment, by its UID, onto nodes.
+    pub fn prefetches_of(&self, uid: &str) -> impl Iterator<Item = &Prefetch> {
+        self.prefetches.get(uid).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// Forgets one of them.
+    pub fn lost_prefetch(&mut self, prefetch: &Prefetch) {
+        self.lost_occupant(&prefetch.uid);
+        let Some(of) = self.prefetches.get_mut(&prefetch.deployment.uid) else { return };
+        if of.get(&prefetch.key).is_some_and(|known| known.uid == prefetch.uid) {
+            of.remove(&prefetch.key);
+        }
+        if of.is_empty() {
+            self.prefetches.remove(&prefetch.deployment.uid);
+        }
     }
 
     /// A pod that takes over in place needs its node's GPUs only once the other is gone: until
@@ -261,6 +359,9 @@ impl State {
 
     fn lost_occupant(&mut self, uid: &str) {
         let id = OccupantId::from(uid);
+        if let Some(occupant) = self.fleet.occupant(&id).filter(|held| held.cache.is_some()) {
+            self.shelves.look_at(&occupant.node);
+        }
         self.heirs.retain(|_, heir| heir.id != id);
         if let Some(heir) = self.heirs.remove(uid) {
             self.fleet.upsert_occupant(heir);
@@ -297,6 +398,9 @@ impl State {
     fn keep_pods(&mut self, listed: &HashSet<String>) -> Vec<Arc<Replica>> {
         self.written.retain(|_, at| at.elapsed() < JUST_WRITTEN);
         let listed = |uid: &str| listed.contains(uid) || self.written.contains_key(uid);
+        self.shelves.keep_keepers(listed);
+        let brought = self.prefetches.values().flat_map(BTreeMap::values);
+        let brought: Vec<_> = brought.filter(|one| !listed(&one.uid)).cloned().collect();
         let lost: Vec<_> = self
             .fleet
             .occupants()
@@ -309,6 +413,9 @@ impl State {
                     .map(|replica| (replica.key.clone(), replica.uid.clone())),
             )
             .collect();
+        for prefetch in &brought {
+            self.lost_prefetch(prefetch);
+        }
         lost.into_iter().filter_map(|(key, uid)| self.lost_pod(&key, &uid)).collect()
     }
 

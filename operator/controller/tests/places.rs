@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use berth_crds::llm_deployment::Placement;
 use berth_operator::{
@@ -18,14 +18,15 @@ use berth_planner::{
     Claim, DeploymentId, Fleet, NodeName, Occupant, OccupantId, Overlay, Owner, PodKey, Resources,
 };
 use berth_units::Bytes;
-use common::{defaults, deployment, fleet, need, node};
+use common::{defaults, deployment, fleet, need, node, site};
 use serde_json::{Value, json};
 
 const H100: Bytes = Bytes::mib(81_559);
 
 fn place(fleet: &Fleet, spec: Value) -> Result<Placed, Box<Misfit>> {
     let wish = resolve(&deployment(spec), &defaults(), None).unwrap();
-    let terms = Terms::new(&Placement::default(), std::collections::BTreeMap::new());
+    let site = site();
+    let terms = Terms::new("team", &site, &Placement::default(), BTreeMap::new());
     place_first(&Overlay::new(fleet), &wish, &need(), &terms)
 }
 
@@ -181,7 +182,9 @@ fn on_a_full_fleet_a_new_revision_takes_the_place_of_the_old_one() {
     let wish = resolve(&deployment(spec), &defaults(), None).unwrap();
     let mut need = need();
     need.replaces = Some(Arc::new(old));
-    let placed = place_first(&Overlay::new(&fleet), &wish, &need, &Terms::default()).unwrap();
+    let site = site();
+    let terms = Terms::new("team", &site, &Placement::default(), BTreeMap::new());
+    let placed = place_first(&Overlay::new(&fleet), &wish, &need, &terms).unwrap();
     assert!(placed.in_place);
     assert_eq!(placed.placement.node, NodeName::from("gpu-1"));
 }

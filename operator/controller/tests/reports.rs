@@ -4,11 +4,15 @@ mod common;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use berth_crds::{LLMDeployment, LLMDeploymentStatus, llm_deployment::ReplicaPhase};
+use berth_crds::{
+    LLMDeployment, LLMDeploymentStatus,
+    llm_deployment::{Placement, ReplicaPhase},
+};
 use berth_operator::{
     reconcile::{
         placing::{Misfit, Terms, place_first},
         problem::Problem,
+        reason::Reason,
         report::{Seen, report},
         resolve::resolve,
     },
@@ -17,7 +21,7 @@ use berth_operator::{
 use berth_planner::{DeploymentId, NodeName, Overlay, PodKey};
 use berth_render::Template;
 use berth_units::Bytes;
-use common::{defaults, deployment, fleet, need, node};
+use common::{defaults, deployment, fleet, need, node, site};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
@@ -62,7 +66,9 @@ fn pod(revision: &str, replica: u32, progress: Progress) -> Arc<Replica> {
 fn misfit() -> Misfit {
     let fleet = fleet([node("gpu-1", "H100", 1, Bytes::gib(8))]);
     let wish = resolve(&asked(1), &defaults(), None).unwrap();
-    *place_first(&Overlay::new(&fleet), &wish, &need(), &Terms::default()).unwrap_err()
+    let site = site();
+    let terms = Terms::new("team", &site, &Placement::default(), BTreeMap::new());
+    *place_first(&Overlay::new(&fleet), &wish, &need(), &terms).unwrap_err()
 }
 
 /// A report on a deployment whose newest revision is `new`.
@@ -79,6 +85,7 @@ fn status(
         shown: Some(("new", &template())),
         model: None,
         problem,
+        waits: None,
         misfits,
         position: (!misfits.is_empty()).then_some(0),
         hourly: Some(("2.00 EUR".to_owned(), true)),
@@ -170,6 +177,15 @@ fn a_blocked_rollout_says_so_while_the_old_revision_serves() {
     assert_eq!(conditions(&status)["Ready"], "False/RolloutBlocked");
     assert_eq!(conditions(&status)["Placed"], "True/AllReplicasPlaced");
     assert!(status.resolved.is_some());
+}
+
+#[test]
+fn a_replacement_that_waits_for_its_image_says_so() {
+    let waits = (Reason::Prefetching, "image and model come onto node gpu-1".to_owned());
+    let (asked, pods) = (asked(1), [pod("old", 0, READY)]);
+    let status = report(&Seen { waits: Some(&waits), ..seen(&asked, &pods) });
+    assert_eq!(conditions(&status)["Ready"], "False/Prefetching");
+    assert_eq!(conditions(&status)["Degraded"], "False/NoReplicaFails");
 }
 
 #[test]
@@ -280,6 +296,7 @@ fn seen<'a>(deployment: &'a LLMDeployment, pods: &'a [Arc<Replica>]) -> Seen<'a>
         shown: Some(("new", template)),
         model: None,
         problem: None,
+        waits: None,
         misfits: &[],
         position: None,
         hourly: Some(("2.00 EUR".to_owned(), true)),

@@ -21,6 +21,8 @@ pub struct Cached {
     pub bytes: Bytes,
     /// When it was last used, in seconds of Unix time.
     pub last_used: i64,
+    /// Whether all of it is known to be there.
+    pub complete: bool,
     /// Whether it is being evicted. To be set as soon as that is decided: until it is gone, nothing
     /// is placed there that would use it.
     pub leaving: bool,
@@ -33,6 +35,8 @@ pub struct CacheNeed {
     pub key: CacheKey,
     /// The bytes that the entry has when complete.
     pub bytes: Bytes,
+    /// Whether nothing may be downloaded: only a node with the complete entry will do.
+    pub offline: bool,
 }
 
 /// A node's cache in figures. More than its size where it is over-committed, or where what is

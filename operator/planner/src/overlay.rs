@@ -110,6 +110,17 @@ impl<'a> Overlay<'a> {
         true
     }
 
+    /// As if that pod were about to make way for another on its node: gone, but for what it uses and
+    /// keeps of the cache, as the other's model comes while it still runs. Tells whether there is
+    /// such a pod; a second time changes nothing.
+    pub fn vacate(&mut self, id: &OccupantId) -> bool {
+        let Some(occupant) = self.fleet.occupant(id) else { return false };
+        if self.without.insert(id.clone()) {
+            self.take_out(&occupant.node, &occupant.taken(), None, None);
+        }
+        true
+    }
+
     /// As if that claim had not been assumed. Tells whether it is; a second time changes nothing.
     pub fn remove_assumed(&mut self, key: &PodKey) -> bool {
         let Some(assumed) = self.fleet.assumption(key) else { return false };

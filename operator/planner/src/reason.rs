@@ -105,6 +105,8 @@ pub enum RefusalReason {
         /// How much is free, or would be once all that can be evicted is.
         free: Bytes,
     },
+    /// It does not hold the model, which must not be downloaded.
+    CacheMissing,
     /// The copy of the model in its cache is being removed; afterwards it can come again.
     CacheLeaving,
 }
@@ -133,6 +135,7 @@ impl RefusalReason {
             Self::EphemeralStorage { .. } => "EphemeralStorage",
             Self::Pods => "Pods",
             Self::Cache { .. } => "Cache",
+            Self::CacheMissing => "CacheMissing",
             Self::CacheLeaving => "CacheLeaving",
         }
     }
@@ -243,6 +246,7 @@ impl RefusalReason {
             Self::Cache { need: _, free } => {
                 format!("too little model cache ({up_to}{free} can be freed)")
             }
+            Self::CacheMissing => "model not there, and downloads are off".to_owned(),
             Self::CacheLeaving => "its copy of the model is being removed".to_owned(),
         }
     }

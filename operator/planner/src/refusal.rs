@@ -122,7 +122,8 @@ impl<'a> Collector<'a> {
     /// How near a node comes, the nearest the greatest: first by kind, then by how much is there.
     fn nearness(&self, state: &NodeState<'_>, reason: &RefusalReason) -> Option<(u8, u64)> {
         Some(match reason {
-            RefusalReason::CacheLeaving => (7, 5),
+            RefusalReason::CacheLeaving => (7, 6),
+            RefusalReason::CacheMissing => (7, 5),
             RefusalReason::Cache { .. } => (7, 4),
             RefusalReason::Pods => (7, 3),
             RefusalReason::EphemeralStorage { .. } => (7, 2),

@@ -19,6 +19,13 @@ pub struct Claim {
     pub cache: Option<CachedModel>,
 }
 
+impl Claim {
+    /// As it stands on the pod.
+    pub(crate) fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("a claim has only text and numbers")
+    }
+}
+
 /// A model in a node's cache. Replicas of one namespace share it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

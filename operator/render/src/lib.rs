@@ -13,6 +13,7 @@ pub mod claim;
 pub mod engine;
 pub mod meta;
 pub mod pod;
+pub mod prefetch;
 mod quantity;
 pub mod resources;
 pub mod revision;

@@ -89,13 +89,7 @@ pub fn pod(template: &Template, replica: &Replica, site: &Site) -> Pod {
             tolerations: Some(tolerations(template)),
             priority_class_name: Some(template.priority_class.clone()),
             runtime_class_name: template.runtime_class.clone(),
-            image_pull_secrets: (!template.image_pull_secrets.is_empty()).then(|| {
-                template
-                    .image_pull_secrets
-                    .iter()
-                    .map(|name| LocalObjectReference { name: name.clone() })
-                    .collect()
-            }),
+            image_pull_secrets: pull_secrets(template),
             restart_policy: Some("Always".to_owned()),
             // The variables of a Service named `vllm` would be read by vLLM as its own.
             enable_service_links: Some(false),
@@ -112,6 +106,12 @@ pub fn pod(template: &Template, replica: &Replica, site: &Site) -> Pod {
         }),
         ..Pod::default()
     }
+}
+
+pub(crate) fn pull_secrets(template: &Template) -> Option<Vec<LocalObjectReference>> {
+    let names = template.image_pull_secrets.iter();
+    let secrets: Vec<_> = names.map(|name| LocalObjectReference { name: name.clone() }).collect();
+    (!secrets.is_empty()).then_some(secrets)
 }
 
 /// Seconds from a pod's deletion until it is killed: what the engine spends before and after its
@@ -135,7 +135,6 @@ fn metadata(template: &Template, replica: &Replica) -> ObjectMeta {
         ]
         .map(|(key, value)| (key.to_owned(), value)),
     );
-    let claim = serde_json::to_string(&replica.claim).expect("a claim has only text and numbers");
     let mut annotations: BTreeMap<String, String> = [
         // An evicted replica comes back on the same node or waits for another: a loop, and a model
         // to load each time. Their own words for "not this one".
@@ -146,7 +145,7 @@ fn metadata(template: &Template, replica: &Replica) -> ObjectMeta {
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
     .into();
     annotations.extend(template.pod_annotations.clone());
-    annotations.insert(names::ANNOTATION_CLAIM.to_owned(), claim);
+    annotations.insert(names::ANNOTATION_CLAIM.to_owned(), replica.claim.to_json());
     metadata.labels = Some(labels);
     metadata.annotations = Some(annotations);
     metadata
@@ -173,7 +172,7 @@ pub(crate) fn pin(node: &str) -> Affinity {
 }
 
 /// The user's, and the taint that the vendor's nodes carry by custom.
-fn tolerations(template: &Template) -> Vec<Toleration> {
+pub(crate) fn tolerations(template: &Template) -> Vec<Toleration> {
     let taint = Toleration {
         key: Some(vendor::profile(template.vendor).taint.to_owned()),
         operator: Some("Exists".to_owned()),
@@ -209,7 +208,7 @@ fn toleration(of_spec: &SpecToleration) -> Toleration {
     }
 }
 
-fn pod_security(
+pub(crate) fn pod_security(
     template: &Template,
     engine: &dyn Engine,
     group: Option<i64>,
@@ -387,7 +386,7 @@ fn probe(engine: &dyn Engine, period: u32, failures: u32, timeout: u32) -> Probe
     }
 }
 
-fn empty_dir(name: &str, size: berth_units::Bytes, medium: Option<&str>) -> Volume {
+pub(crate) fn empty_dir(name: &str, size: berth_units::Bytes, medium: Option<&str>) -> Volume {
     Volume {
         name: name.to_owned(),
         empty_dir: Some(EmptyDirVolumeSource {

@@ -29,4 +29,6 @@ pub struct CacheSite {
     pub group: i64,
     /// Namespace of the pods that prepare it and make room in it.
     pub namespace: String,
+    /// Secrets in that namespace for the registry of their image.
+    pub pull_secrets: Vec<String>,
 }

@@ -3,7 +3,11 @@
 
 mod common;
 
-use berth_render::{budget, pod, revision, service};
+use berth_render::{
+    budget,
+    cache::{self, Folder, Work},
+    pod, prefetch, revision, service,
+};
 
 fn golden(name: &str, object: &impl serde::Serialize) {
     insta::with_settings!({
@@ -23,10 +27,36 @@ fn pods() {
 }
 
 #[test]
+fn prefetch() {
+    for case in common::cases() {
+        if ["vllm-hub-cached", "llama-cpp-pvc"].contains(&case.name) {
+            let pod = prefetch::prefetch(&case.template, &case.replica, &case.site);
+            golden(&format!("prefetch-{}", case.name), &pod);
+        }
+    }
+}
+
+#[test]
 fn service_and_budget() {
     let owner = common::owner("llama-8b");
     golden("service", &service(&owner, 80));
     golden("budget", &budget(&owner, 3));
+}
+
+#[test]
+fn caches() {
+    let site = common::cached_site();
+    let cache = site.cache.clone().unwrap();
+    let folder = Folder::of("gpu-017", "team-a");
+    golden("cache-volume", &cache::volume(&folder, &cache, "gpu-017.example.com", cache.size));
+    golden("cache-claim", &cache::claim(&folder));
+    let work = Work {
+        prepare: ["team-a".to_owned()].into(),
+        evict: [("team-b".to_owned(), "hf--org--old--bcdfghjklmnpq".to_owned())].into(),
+    };
+    let keeper = cache::keeper("gpu-017", &work, &site, &cache);
+    assert_eq!(Work::of(&keeper), Some(work));
+    golden("cache-keeper", &keeper);
 }
 
 #[test]

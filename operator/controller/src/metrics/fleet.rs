@@ -1,5 +1,6 @@
-//! VRAM and GPUs by node and product.
+//! VRAM, GPUs and caches by node.
 
+use berth_units::Bytes;
 use prometheus::GaugeVec;
 
 use super::registrar::Registrar;
@@ -9,6 +10,8 @@ pub struct Fleet {
     vram: GaugeVec,
     gpus: GaugeVec,
     schedulable: GaugeVec,
+    cache: GaugeVec,
+    cache_size: GaugeVec,
 }
 
 impl Fleet {
@@ -31,6 +34,18 @@ impl Fleet {
                 "1 where new replicas may go: the node is ready and not cordoned.",
                 &["node", "product"],
             )?,
+            cache: registrar.gauges(
+                "berth_node_cache_bytes",
+                "Models in a node's cache by state: needed by replicas or for a rollback, \
+                 evictable, leaving (being removed). Sizes as planned, downloads under way \
+                 included.",
+                &["node", "state"],
+            )?,
+            cache_size: registrar.gauges(
+                "berth_node_cache_size_bytes",
+                "What a node's cache may hold.",
+                &["node"],
+            )?,
         })
     }
 
@@ -39,6 +54,20 @@ impl Fleet {
         self.vram.reset();
         self.gpus.reset();
         self.schedulable.reset();
+        self.cache.reset();
+        self.cache_size.reset();
+        for node in fleet.nodes().filter(|node| node.cache > Bytes::ZERO) {
+            let name = node.name.as_str();
+            let held = fleet.cache_use(&node.name);
+            for (state, bytes) in [
+                ("needed", held.protected),
+                ("evictable", held.evictable),
+                ("leaving", held.leaving),
+            ] {
+                self.cache.with_label_values(&[name, state]).set(bytes.get() as f64);
+            }
+            self.cache_size.with_label_values(&[name]).set(held.size.get() as f64);
+        }
         for node in fleet.totals() {
             let (name, product) = (node.node.as_str(), node.product.as_str());
             for (state, bytes) in [

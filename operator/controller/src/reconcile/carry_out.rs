@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use berth_crds::names;
-use berth_render::{Replica as Rendered, revision};
+use berth_render::{ModelSource, Replica as Rendered, cache::Folder, prefetch, revision};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
@@ -18,7 +18,11 @@ use super::{
     revisions::{self, Target},
     to,
 };
-use crate::{client::WriteError, world::pod::Replica};
+use crate::{
+    cache::volumes,
+    client::WriteError,
+    world::{pod::Replica, prefetch::Prefetch},
+};
 
 /// Writes what was decided: revision, Service and budget first, then pods come, then pods go.
 pub(super) async fn carry_out(
@@ -75,6 +79,10 @@ pub(super) async fn carry_out(
     }
     let mut delete = decided.delete.clone();
     for (index, (need, placed)) in decided.create.iter().enumerate() {
+        if let Err(source) = provide(observed, placed, context).await {
+            let rest = &decided.create[index..];
+            return Err(release_all(rest, observed, context, "make the volume of a cache", source));
+        }
         let pod = render(observed, need, placed, context);
         match apply::create_pod(context, &pod).await {
             Ok(Created::Yes) => {
@@ -95,6 +103,7 @@ pub(super) async fn carry_out(
             }
         }
     }
+    refused = bring(observed, &decided, context).await?.or(refused);
     for (pod, reason) in delete {
         let name = &pod.key.name;
         apply::delete_pod(context, &owner.namespace, name, &pod.uid)
@@ -115,6 +124,64 @@ pub(super) async fn carry_out(
     Ok((decided.misfits, refused))
 }
 
+/// Has what replacements need brought to their nodes, and takes down what brought it.
+async fn bring(
+    observed: &Observed,
+    decided: &Decided,
+    context: &Context,
+) -> Result<Option<Problem>, Error> {
+    let mut refused = None;
+    for (need, placed) in &decided.bring {
+        refused = send(observed, need, placed, context).await?.or(refused);
+    }
+    for Prefetch { key, uid, .. } in &decided.dismiss {
+        apply::delete_pod(context, &key.namespace, &key.name, uid)
+            .await
+            .map_err(to("delete a pod"))?;
+    }
+    Ok(refused)
+}
+
+/// Creates the pod that brings a placement's image and model onto its node.
+async fn send(
+    observed: &Observed,
+    need: &Need,
+    placed: &Placed,
+    context: &Context,
+) -> Result<Option<Problem>, Error> {
+    provide(observed, placed, context).await.map_err(to("make the volume of a cache"))?;
+    let replica = rendered(observed, need, placed, context);
+    let pod = prefetch::prefetch(&placed.template, &replica, &context.site);
+    match apply::create_pod(context, &pod).await {
+        Ok(Created::Yes) => {
+            let node = &placed.placement.node;
+            let text = format!("image and model of revision {} go to node {node}", placed.revision);
+            let name = pod.name_any();
+            context.events.pod(&observed.deployment, &name, "Prefetching", text).await;
+            Ok(None)
+        }
+        Ok(Created::Already) => Ok(None),
+        Ok(Created::Refused(message)) => Ok(Some(Problem::Refused(message))),
+        Err(source) => Err(to("create a pod")(source)),
+    }
+}
+
+/// The volume through which a pod sees its node's cache, where it does.
+async fn provide(
+    observed: &Observed,
+    placed: &Placed,
+    context: &Context,
+) -> Result<(), WriteError> {
+    let Some(site) = &context.site.cache else { return Ok(()) };
+    let (node, namespace) = (placed.placement.node.as_str(), &observed.owner.namespace);
+    let folder = match &placed.template.source {
+        ModelSource::Hub { .. } => Folder::of(node, namespace),
+        ModelSource::Cache { .. } => Folder::shared(node, namespace),
+        _ => return Ok(()),
+    };
+    volumes::provide(context, site, &folder).await
+}
+
 /// Lets go of claims whose pods were not tried.
 fn release_all(
     create: &[(Need, Placed)],
@@ -131,25 +198,26 @@ fn release_all(
     Error::Write { what, source }
 }
 
-fn render(observed: &Observed, need: &Need, placed: &Placed, context: &Context) -> Pod {
-    let mut pod = berth_render::pod(
-        &placed.template,
-        &Rendered {
-            deployment: observed.owner.clone(),
-            revision: placed.revision.clone(),
-            replica: need.replica,
-            rank: 0,
-            attempt: need.attempt,
-            node: placed.placement.node.to_string(),
-            claim: berth_render::Claim {
-                gpus: placed.placement.gpus,
-                bytes_per_gpu: placed.placement.vram_per_gpu,
-                product: placed.placement.product.clone(),
-                cache: placing::cached(&placed.template, &context.site),
-            },
+fn rendered(observed: &Observed, need: &Need, placed: &Placed, context: &Context) -> Rendered {
+    Rendered {
+        deployment: observed.owner.clone(),
+        revision: placed.revision.clone(),
+        replica: need.replica,
+        rank: 0,
+        attempt: need.attempt,
+        node: placed.placement.node.to_string(),
+        claim: berth_render::Claim {
+            gpus: placed.placement.gpus,
+            bytes_per_gpu: placed.placement.vram_per_gpu,
+            product: placed.placement.product.clone(),
+            cache: placing::cached(&placed.template, &context.site),
         },
-        &context.site,
-    );
+    }
+}
+
+fn render(observed: &Observed, need: &Need, placed: &Placed, context: &Context) -> Pod {
+    let replica = rendered(observed, need, placed, context);
+    let mut pod = berth_render::pod(&placed.template, &replica, &context.site);
     if let (true, Some(old)) = (placed.in_place, &need.replaces) {
         pod.annotations_mut().insert(names::ANNOTATION_REPLACES.to_owned(), old.uid.clone());
     }

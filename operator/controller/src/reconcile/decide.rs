@@ -7,21 +7,27 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use berth_planner::{
-    Assumed, Claim, Occupant, OccupantId, Owner as Holder, PodKey,
+    Assumed, CacheKey, Claim, Occupant, OccupantId, Owner as Holder, PodKey,
     queue::{self, Waiting},
 };
-use berth_render::{Owner, Template};
+use berth_render::{Owner, Site, Template};
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 
 use super::{
-    Context, Observed, frozen,
+    Context, Observed,
+    bring::{self, Bring, bring},
+    frozen,
     intend::{DeleteReason, Intent, Need, Wanted, intend},
     placing::{self, Misfit, Placed, Terms},
+    reason::Reason,
     resolve::priority_class,
     revisions::Target,
 };
-use crate::world::{State, beyond, pod::Replica};
+use crate::{
+    cache::shelves::cache_key,
+    world::{State, beyond, pod::Replica, prefetch::Prefetch},
+};
 
 /// What was decided, under the ledger's lock.
 #[derive(Default)]
@@ -32,10 +38,34 @@ pub struct Decided {
     pub create: Vec<(Need, Placed)>,
     /// Pods that found no node.
     pub misfits: Vec<Misfit>,
+    /// Placements whose image and model are brought to their nodes first.
+    pub bring: Vec<(Need, Placed)>,
+    /// Pods that brought something, and are not needed any more.
+    pub dismiss: Vec<Prefetch>,
+    /// What a replacement waits for, though there is room for it.
+    pub waits: Option<(Reason, String)>,
     /// Hash and template of the revision that the first placement froze.
     pub freeze: Option<(String, Template)>,
     /// When to look again though nothing happened.
     pub again: Option<Duration>,
+}
+
+impl Decided {
+    /// A placement waits until image and model are on its node. It is looked at again in time to see
+    /// that nothing can be brought there.
+    fn wait(&mut self, way: Bring, need: Need, placed: Placed, freeze: bool, again: Duration) {
+        self.again = Some(self.again.map_or(again, |known| known.min(again)));
+        if let Bring::Wait(reason, message) = way {
+            self.waits = Some((reason, message));
+            return;
+        }
+        let Placed { revision, template, placement, .. } = &placed;
+        self.waits = Some(bring::under_way(&placement.node, need.replica));
+        if freeze {
+            self.freeze = Some((revision.clone(), template.clone()));
+        }
+        self.bring.push((need, placed));
+    }
 }
 
 /// Decides what to do, in order with everybody else: under the ledger's lock, and what is decided
@@ -69,7 +99,9 @@ pub(super) fn decide(observed: &Observed, target: &Target, context: &Context) ->
             }
         }
         let placement = &observed.deployment.spec.placement;
-        let mut terms = Terms::new(placement, state.avoided(&observed.owner.uid));
+        let avoid = state.avoided(&observed.owner.uid);
+        let mut terms = Terms::new(&observed.owner.namespace, &context.site, placement, avoid);
+        state.fleet.set_kept(&observed.id, kept(observed));
         for pod in observed.pods.iter().filter(|pod| pod.is_live()) {
             *terms.siblings.entry(pod.node.clone()).or_default() += 1;
         }
@@ -92,11 +124,17 @@ pub(super) fn decide(observed: &Observed, target: &Target, context: &Context) ->
             };
             match placed {
                 Ok(placed) => {
+                    let way = bring(state, observed, &need, &placed, wanted.now, context);
+                    if !matches!(way, Bring::Nothing) {
+                        decided.wait(way, need, placed, kept.is_none(), context.unbound_limit);
+                        continue;
+                    }
                     let request = placing::request(&placed.template, &need, &terms);
                     if let (true, Some(old)) = (placed.in_place, &need.replaces) {
-                        overlay.remove(&OccupantId::from(old.uid.as_str()));
+                        overlay.vacate(&OccupantId::from(old.uid.as_str()));
                     }
                     overlay.carry_out(&placed.placement, &request);
+                    overlay.keep_for(&placed.placement.node, &observed.id);
                     *terms.siblings.entry(placed.placement.node.clone()).or_default() += 1;
                     if kept.is_none() {
                         decided.freeze = Some((placed.revision.clone(), placed.template.clone()));
@@ -109,8 +147,10 @@ pub(super) fn decide(observed: &Observed, target: &Target, context: &Context) ->
             }
         }
         drop(overlay);
+        let freeze = decided.freeze.as_ref().map(|(hash, _)| hash.as_str());
+        decided.dismiss = bring::superfluous(state, observed, wanted.revision.or(freeze));
         for (need, placed) in &decided.create {
-            assume(state, observed, need, placed);
+            assume(state, observed, need, placed, &context.site);
         }
         if decided.misfits.is_empty() {
             state.stop_waiting(&observed.id);
@@ -126,6 +166,15 @@ pub(super) fn decide(observed: &Observed, target: &Target, context: &Context) ->
     decided
 }
 
+/// Models that a rollback may need: those of the newest revision and the one before it.
+fn kept(observed: &Observed) -> BTreeSet<CacheKey> {
+    let newest = observed.revisions.iter().rev().take(2);
+    newest
+        .filter_map(|revision| revision.template.source.cached(revision.template.weight_bytes))
+        .map(|model| cache_key(&observed.owner.namespace, &model.directory))
+        .collect()
+}
+
 /// Namespace and name of the pod that a placement leads to.
 pub(super) fn key(observed: &Observed, need: &Need, placed: &Placed) -> PodKey {
     let Owner { namespace, name, .. } = &observed.owner;
@@ -134,13 +183,12 @@ pub(super) fn key(observed: &Observed, need: &Need, placed: &Placed) -> PodKey {
 }
 
 /// Claims what was decided, until the pod is seen or known not to come.
-fn assume(state: &mut State, observed: &Observed, need: &Need, placed: &Placed) {
+fn assume(state: &mut State, observed: &Observed, need: &Need, placed: &Placed, site: &Site) {
     let key = key(observed, need, placed);
-    let resources = berth_planner::Resources::of_pod(
-        placed.template.resources.cpu,
-        placed.template.resources.memory,
-        placed.template.resources.ephemeral_storage,
-    );
+    let cached = placing::cached(&placed.template, site);
+    let resources = placing::resources(&placed.template, cached.as_ref());
+    let cache =
+        cached.map(|model| (cache_key(&observed.owner.namespace, &model.directory), model.bytes));
     let claim = Claim {
         deployment: observed.id.clone(),
         replica: need.replica,
@@ -153,7 +201,7 @@ fn assume(state: &mut State, observed: &Observed, need: &Need, placed: &Placed) 
         node: placed.placement.node.clone(),
         gpus: placed.placement.gpus,
         resources,
-        cache: None,
+        cache,
         owner: Holder::Ours(claim.clone()),
     };
     if let (true, Some(old)) = (placed.in_place, &need.replaces)

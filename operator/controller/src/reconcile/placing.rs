@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 
 use berth_crds::llm_deployment::{Placement as Asked, Strategy, Toleration, Vendor};
 use berth_planner::{
-    Gpus, NodeName, OccupantId, Overlay, Placement, Refusal, Request, could_ever, place,
+    CacheNeed, Gpus, NodeName, OccupantId, Overlay, Placement, Refusal, Request, Resources,
+    could_ever, place,
 };
 use berth_render::{CachedModel, Site, Template, revision::hash, vendor};
 
 use super::{intend::Need, resolve::Wish};
+use crate::cache::shelves::cache_key;
 
 /// Where one missing pod goes.
 #[derive(Clone, Debug)]
@@ -49,8 +51,12 @@ impl Misfit {
 }
 
 /// What is fixed about a deployment's requests beside the template.
-#[derive(Clone, Debug, Default)]
-pub struct Terms {
+#[derive(Clone, Debug)]
+pub struct Terms<'a> {
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// How models come to their nodes.
+    pub site: &'a Site,
     /// Close together, or far apart.
     pub strategy: Strategy,
     /// Nodes to leave out, with the reason.
@@ -59,10 +65,15 @@ pub struct Terms {
     pub siblings: BTreeMap<NodeName, u32>,
 }
 
-impl Terms {
+impl<'a> Terms<'a> {
     /// The terms of a deployment.
-    pub fn new(asked: &Asked, avoid: BTreeMap<NodeName, String>) -> Self {
-        Self { strategy: asked.strategy, avoid, siblings: BTreeMap::new() }
+    pub fn new(
+        namespace: &'a str,
+        site: &'a Site,
+        asked: &Asked,
+        avoid: BTreeMap<NodeName, String>,
+    ) -> Self {
+        Self { namespace, site, strategy: asked.strategy, avoid, siblings: BTreeMap::new() }
     }
 }
 
@@ -71,7 +82,7 @@ pub fn place_frozen(
     overlay: &Overlay<'_>,
     (revision, template): (&str, &Template),
     need: &Need,
-    terms: &Terms,
+    terms: &Terms<'_>,
 ) -> Result<Placed, Box<Misfit>> {
     let request = request(template, need, terms);
     match fit(overlay, &request, need) {
@@ -94,7 +105,7 @@ pub fn place_first(
     overlay: &Overlay<'_>,
     wish: &Wish,
     need: &Need,
-    terms: &Terms,
+    terms: &Terms<'_>,
 ) -> Result<Placed, Box<Misfit>> {
     let mut last = None;
     for &context in &wish.contexts {
@@ -113,7 +124,7 @@ pub fn place_first(
 }
 
 /// The request of a pod of a template.
-pub fn request(template: &Template, need: &Need, terms: &Terms) -> Request {
+pub fn request(template: &Template, need: &Need, terms: &Terms<'_>) -> Request {
     let mut avoid = terms.avoid.clone();
     avoid.extend(need.avoid.clone());
     let by_custom = berth_planner::Toleration {
@@ -122,18 +133,21 @@ pub fn request(template: &Template, need: &Need, terms: &Terms) -> Request {
         ..berth_planner::Toleration::default()
     };
     let users = template.tolerations.iter().map(toleration);
+    let cached = cached(template, terms.site);
+    let mut node_selector = template.node_selector.clone();
+    node_selector.extend(template.source.node_label());
     Request {
         gpus: template.gpus,
         vram_per_gpu: template.estimate.total,
-        resources: berth_planner::Resources::of_pod(
-            template.resources.cpu,
-            template.resources.memory,
-            template.resources.ephemeral_storage,
-        ),
-        cache: None,
+        resources: resources(template, cached.as_ref()),
+        cache: cached.map(|model| CacheNeed {
+            key: cache_key(terms.namespace, &model.directory),
+            bytes: model.bytes,
+            offline: terms.site.offline,
+        }),
         vendor: Some(planner_vendor(template.vendor)),
         products: template.products.clone(),
-        node_selector: template.node_selector.clone(),
+        node_selector,
         tolerations: users.chain([by_custom]).collect(),
         avoid,
         strategy: match terms.strategy {
@@ -142,6 +156,12 @@ pub fn request(template: &Template, need: &Need, terms: &Terms) -> Request {
         },
         siblings: terms.siblings.clone(),
     }
+}
+
+/// What a pod of a template requests beside GPUs.
+pub fn resources(template: &Template, cached: Option<&CachedModel>) -> Resources {
+    let asked = template.resources_with(cached);
+    Resources::of_pod(asked.cpu, asked.memory, asked.ephemeral_storage)
 }
 
 /// What a pod of a template keeps in its node's cache.
@@ -181,7 +201,7 @@ fn at_context(
     wish: &Wish,
     context: u32,
     need: &Need,
-    terms: &Terms,
+    terms: &Terms<'_>,
 ) -> Result<Placed, Box<Misfit>> {
     let mut misfits: Vec<Box<Misfit>> = Vec::new();
     for &gpus in &wish.degrees {
@@ -243,7 +263,7 @@ fn fit(
     };
     if let Some(old) = need.replaces.as_ref().filter(|_| need.in_place) {
         let mut without = overlay.clone();
-        if without.remove(&OccupantId::from(old.uid.as_str()))
+        if without.vacate(&OccupantId::from(old.uid.as_str()))
             && let Ok(placement) = place(&without, request)
             && placement.node == old.node
         {
@@ -260,7 +280,7 @@ fn advised(
     wish: &Wish,
     context: u32,
     need: &Need,
-    terms: &Terms,
+    terms: &Terms<'_>,
 ) -> Box<Misfit> {
     const STEP: u32 = 256;
     let fits = |context: u32| at_context(overlay, wish, context, need, terms).is_ok();

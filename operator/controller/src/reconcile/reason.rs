@@ -99,6 +99,9 @@ reasons! {
     PriorityClassPreempts => "Use a class with `preemptionPolicy: Never`.",
     /// The PersistentVolumeClaim that holds the model does not exist.
     ClaimNotFound => "Create it in the same namespace, or correct the name.",
+    /// A replica is about to make way for its successor on the same GPUs. Before it does, image and
+    /// model of the successor are brought onto the node.
+    Prefetching => "Nothing; how long it takes depends on the network.",
     /// Downloads are switched off, and the model is not on the node.
     Offline => "Use a model that is in the nodes' caches, a volume or a registry of this site; or ask the \
                 administrator.",

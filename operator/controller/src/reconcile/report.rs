@@ -20,7 +20,7 @@ use berth_units::Bytes;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::ResourceExt;
 
-use super::{conditions::conditions, placing::Misfit, problem::Problem};
+use super::{conditions::conditions, placing::Misfit, problem::Problem, reason::Reason};
 use facts::{facts, trouble};
 pub use facts::{misfit_message, misfit_reason};
 use tally::Tally;
@@ -46,6 +46,8 @@ pub struct Seen<'a> {
     pub problem: Option<&'a Problem>,
     /// Pods that found no node, and why.
     pub misfits: &'a [Misfit],
+    /// What a replacement waits for, though there is room for it.
+    pub waits: Option<&'a (Reason, String)>,
     /// Place in the queue, from 0.
     pub position: Option<usize>,
     /// Cost per hour for people, and whether every GPU has a price.

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::bail;
 use berth_crds::names;
 use berth_render::Site;
+use berth_units::Bytes;
 use futures::{StreamExt, channel::mpsc};
 use kube::{
     Api, Client, ResourceExt,
@@ -22,6 +23,7 @@ use tokio::sync::{Notify, watch};
 use super::{Refresh, STOP_WITHIN, Tasks, ask::Asking, failures::Failures, follow, named, stores};
 use crate::{
     args::Args,
+    cache::tend::tend,
     client::Writer,
     leader::Leadership,
     metrics::Metrics,
@@ -57,7 +59,9 @@ pub async fn lead(leader: Leader) -> anyhow::Result<()> {
     let Leader { args, client, defaults, site, metrics, leadership, refresh, ready, mut stopped } =
         leader;
     let (triggers, triggered) = mpsc::unbounded();
-    let world = Arc::new(World::new(triggers));
+    let cache = site.cache.clone();
+    let size = cache.as_ref().map_or(Bytes::ZERO, |cache| cache.size);
+    let world = Arc::new(World::new(triggers).with_caches(size));
     let limit = Duration::from_secs(args.lease_seconds) / 3;
     let writer = Writer::new(client.clone(), leadership.clone(), limit, metrics.calls());
     let reporter =
@@ -74,6 +78,16 @@ pub async fn lead(leader: Leader) -> anyhow::Result<()> {
     let following =
         world::watch::nodes(client.clone(), Arc::clone(&world), watches.clone(), nodes_synced);
     tasks.spawn(named("the watch of nodes", following));
+    let (volumes_synced, mut volumes) = watch::channel(cache.is_none());
+    if cache.is_some() {
+        let following = world::watch::volumes(
+            client.clone(),
+            Arc::clone(&world),
+            watches.clone(),
+            volumes_synced,
+        );
+        tasks.spawn(named("the watch of volumes", following));
+    }
     let prices_changed = Arc::new(Notify::new());
     let context = Arc::new(Context {
         stores: stores::stores(&client, &world, &watches, &mut tasks, &prices_changed),
@@ -88,7 +102,7 @@ pub async fn lead(leader: Leader) -> anyhow::Result<()> {
 
     tracing::info!("filling the caches");
     tokio::select! {
-        result = synced([&mut pods, &mut nodes], &context.stores) => result?,
+        result = synced([&mut pods, &mut nodes, &mut volumes], &context.stores) => result?,
         _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
         Some(ended) = tasks.join_next() => bail!("{} ended", ended?),
     }
@@ -109,6 +123,9 @@ pub async fn lead(leader: Leader) -> anyhow::Result<()> {
         waking.wake_waiting().await;
         "waking those who wait"
     });
+    if let Some(cache) = cache {
+        tasks.spawn(named("tending caches", tend(Arc::clone(&context), cache)));
+    }
     follow::cost(&context, &deployments, &refresh, &mut tasks);
     let asking = Asking::start(&context, &deployments, args.scrape_interval, &mut tasks);
     ready.send_replace(true);
@@ -190,7 +207,7 @@ async fn left_alone(object: &Guarded, invalid: &InvalidObject, context: &Context
 }
 
 /// Waits until every cache holds all there is.
-async fn synced(watched: [&mut watch::Receiver<bool>; 2], stores: &Stores) -> anyhow::Result<()> {
+async fn synced(watched: [&mut watch::Receiver<bool>; 3], stores: &Stores) -> anyhow::Result<()> {
     for watched in watched {
         watched.wait_for(|synced| *synced).await?;
     }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use berth_crds::llm_deployment::Vendor;
+use berth_crds::{llm_deployment::Vendor, names};
 use berth_planner::{Effect, Gpus, Node, NodeName, Resources, Taint};
 use berth_render::vendor;
-use berth_units::MilliCpu;
+use berth_units::{Bytes, MilliCpu};
 use k8s_openapi::{api::core::v1, apimachinery::pkg::api::resource::Quantity};
 use kube::ResourceExt;
 
@@ -13,8 +13,9 @@ use super::pod::amount;
 use crate::reconcile::placing::planner_vendor;
 
 /// Reads a node. GPUs that cannot be used whole (time-slicing, MIG, two vendors on one node) are
-/// kept with the reason, so that it can be told.
-pub fn node(node: &v1::Node) -> Node {
+/// kept with the reason, so that it can be told. `cache` is the size of its cache where it does not
+/// say otherwise; a size of its own only counts where nodes have caches at all.
+pub fn node(node: &v1::Node, cache: Bytes) -> Node {
     let spec = node.spec.as_ref();
     let status = node.status.as_ref();
     let ready = status
@@ -45,8 +46,15 @@ pub fn node(node: &v1::Node) -> Node {
             ephemeral_storage: number("ephemeral-storage"),
             pods: u32::try_from(number("pods").get()).unwrap_or(u32::MAX),
         },
-        cache: berth_units::Bytes::ZERO,
+        cache: if cache == Bytes::ZERO { cache } else { cache_size(node).unwrap_or(cache) },
     }
+}
+
+/// The size that a node says its cache has. One that cannot be read counts as none: too little is
+/// downloaded there, never too much.
+fn cache_size(node: &v1::Node) -> Option<Bytes> {
+    let text = node.annotations().get(names::ANNOTATION_CACHE_SIZE)?;
+    Some(text.parse().unwrap_or(Bytes::ZERO))
 }
 
 fn taint(taint: &v1::Taint) -> Option<Taint> {
@@ -111,8 +119,6 @@ fn nvidia_unusable(labels: &BTreeMap<String, String>, mig: bool) -> Option<Strin
 
 #[cfg(test)]
 mod tests {
-    use berth_units::Bytes;
-
     use super::*;
 
     fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {

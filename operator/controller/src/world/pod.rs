@@ -15,7 +15,8 @@ use k8s_openapi::{
 };
 use kube::{Resource, ResourceExt};
 
-use super::fetch;
+use super::{fetch, prefetch::prefetch};
+use crate::cache::shelves::cache_key;
 
 /// A pod of one of our deployments.
 #[derive(Clone, Debug, PartialEq)]
@@ -162,7 +163,14 @@ pub fn occupant(pod: &Pod) -> Option<Occupant> {
             ephemeral_storage: requests.get("ephemeral-storage").copied().unwrap_or_default(),
             pods: 1,
         },
-        cache: None,
+        cache: match &ours {
+            Some(ours) => ours
+                .claim
+                .cache
+                .as_ref()
+                .map(|model| (cache_key(&ours.key.namespace, &model.directory), model.bytes)),
+            None => prefetch(pod).and_then(|prefetch| prefetch.cache),
+        },
         owner: ours.map_or(Owner::Foreign, |ours| {
             Owner::Ours(Claim {
                 deployment: ours.deployment,
@@ -219,7 +227,7 @@ pub fn replica(pod: &Pod) -> Option<Replica> {
 }
 
 /// The node that a pod is bound to, or else pinned to.
-fn pinned_node(pod: &Pod) -> Option<String> {
+pub(super) fn pinned_node(pod: &Pod) -> Option<String> {
     let spec = pod.spec.as_ref()?;
     if let Some(node) = spec.node_name.as_ref().filter(|node| !node.is_empty()) {
         return Some(node.clone());
@@ -287,7 +295,7 @@ pub fn amount(resource: &str, quantity: &Quantity) -> Bytes {
     quantity.0.parse().unwrap_or_default()
 }
 
-fn progress(pod: &Pod) -> Progress {
+pub(super) fn progress(pod: &Pod) -> Progress {
     let empty = PodStatus::default();
     let status = pod.status.as_ref().unwrap_or(&empty);
     let created = pod.creation_timestamp().map_or(0, |time| time.0.as_second());

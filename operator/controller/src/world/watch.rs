@@ -6,9 +6,10 @@ use std::{
     sync::Arc,
 };
 
+use berth_crds::names;
 use berth_planner::NodeName;
 use futures::{Stream, StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
 use kube::{
     Api, Client, Resource, ResourceExt,
     runtime::{
@@ -20,8 +21,8 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::watch::Sender;
 
-use super::{World, node};
-use crate::metrics::Watches;
+use super::World;
+use crate::{cache::content, metrics::Watches};
 
 /// Watches end by themselves after so many seconds and start anew, so that a connection that went
 /// dead without a word is noticed.
@@ -45,14 +46,14 @@ pub async fn nodes(client: Client, world: Arc<World>, watches: Watches, synced: 
             Event::Init => listed.clear(),
             Event::InitApply(node) => {
                 listed.insert(NodeName::from(node.name_any()));
-                world.update(|state| state.fleet.upsert_node(node::node(&node)));
+                world.saw_node(&node);
             }
             Event::InitDone => {
                 world.update(|state| state.keep_nodes(&listed));
                 listed.clear();
                 synced.send_replace(true);
             }
-            Event::Apply(node) => world.update(|state| state.fleet.upsert_node(node::node(&node))),
+            Event::Apply(node) => world.saw_node(&node),
             Event::Delete(node) => {
                 world.update(|state| state.fleet.remove_node(&NodeName::from(node.name_any())));
             }
@@ -80,6 +81,39 @@ pub async fn pods(client: Client, world: Arc<World>, watches: Watches, synced: S
             }
             Event::Apply(pod) => world.saw_pod(&pod),
             Event::Delete(pod) => world.lost_pod(&pod),
+        }
+    }
+}
+
+/// For ever: follows the volumes of the nodes' caches.
+pub async fn volumes(client: Client, world: Arc<World>, watches: Watches, synced: Sender<bool>) {
+    let labels = format!(
+        "{}={},{}={}",
+        names::LABEL_MANAGED_BY,
+        names::MANAGER,
+        names::LABEL_COMPONENT,
+        names::COMPONENT_CACHE
+    );
+    let mut events = events(Api::<PersistentVolume>::all(client), config(Some(&labels)), watches);
+    let mut listed = BTreeSet::new();
+    while let Some(event) = events.next().await {
+        match event {
+            Event::Init => listed.clear(),
+            Event::InitApply(volume) => {
+                listed.insert(volume.name_any());
+                world.saw_volume(&volume);
+            }
+            Event::InitDone => {
+                world.update(|state| state.shelves.keep_volumes(&listed));
+                listed.clear();
+                synced.send_replace(true);
+            }
+            Event::Apply(volume) => world.saw_volume(&volume),
+            Event::Delete(volume) => {
+                if let Some(volume) = content::volume(&volume) {
+                    world.update(|state| state.shelves.lost_volume(&volume));
+                }
+            }
         }
     }
 }

@@ -35,6 +35,7 @@ struct Item {
     /// The most that is said of it.
     bytes: u128,
     protected: bool,
+    complete: bool,
     leaving: bool,
 }
 
@@ -115,6 +116,9 @@ impl Shelf {
         let item = self.item(&need.key);
         if item.leaving {
             return Some(RefusalReason::CacheLeaving);
+        }
+        if need.offline && !item.complete {
+            return Some(RefusalReason::CacheMissing);
         }
         let bytes = item.bytes.max(need.bytes.get().into());
         let others = self.protected_beside(&item);
@@ -202,6 +206,7 @@ impl Shelf {
             let shrank = is.bytes < was.bytes;
             !is.leaving
                 && (was.leaving
+                    || is.complete && !was.complete
                     || self.protected_beside(&is) < others
                     || did_not_fit && (shares || shrank))
         })
@@ -226,6 +231,7 @@ impl Shelf {
         Item {
             bytes: bytes.get().into(),
             protected: used.is_some() || lying.is_some() && !leaving && self.kept.contains_key(key),
+            complete: lying.is_some_and(|cached| cached.complete),
             leaving,
         }
     }
@@ -238,7 +244,7 @@ impl Shelf {
         let mut sums = Sums::default();
         let coming = self.used.keys().filter(|key| !self.lying.contains_key(key));
         for key in self.lying.keys().chain(coming) {
-            let Item { bytes, protected, leaving } = self.item(key);
+            let Item { bytes, protected, leaving, .. } = self.item(key);
             if protected {
                 sums.protected += bytes;
             } else if leaving {

@@ -1,15 +1,16 @@
 //! Nodes' caches, case by case.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use berth_planner::{
-    Assumed, CacheKey, CacheUse, Cached, Fleet, Overlay, Violation, could_ever, place,
+    Assumed, CacheKey, CacheNeed, CacheUse, Cached, Fleet, Overlay, Violation, could_ever, place,
     queue::{Queue, Waiting, reserve_for_earlier},
 };
 use berth_units::Bytes;
 
 use crate::fixtures::{
-    assumed, cached_request, caching, claim, entry, fleet, key, lying, name, need, node, using,
+    assumed, cached_request, caching, claim, entry, fleet, key, lying, name, need, node, request,
+    using,
 };
 
 fn keys<const N: usize>(entries: [&str; N]) -> BTreeSet<CacheKey> {
@@ -22,7 +23,9 @@ fn order<const N: usize>(entries: [&str; N]) -> Vec<CacheKey> {
 
 fn mark(fleet: &mut Fleet, on: &str, leaving: &[CacheKey]) {
     let mut cached = fleet.cached(&name(on)).clone();
-    leaving.iter().for_each(|key| cached.get_mut(key).unwrap().leaving = true);
+    for key in leaving {
+        cached.get_mut(key).unwrap().leaving = true;
+    }
     fleet.set_cached(&name(on), cached);
 }
 
@@ -238,14 +241,21 @@ fn a_placement_that_finds_room_is_nobody_elses_news() {
         fleet.freed() > before
     };
     let llm = claim("llm").deployment;
-    let all = || lying([("old", 20, 0), ("llm", 20, 0)]);
+    // Not known to be complete: that would be news for those who must not download.
+    let lying = |entries: &[(&str, u64, i64)]| -> BTreeMap<CacheKey, Cached> {
+        let cached = entries.iter().flat_map(|&entry| lying([entry]));
+        cached.map(|(key, cached)| (key, Cached { complete: false, ..cached })).collect()
+    };
+    let all = || lying(&[("old", 20, 0), ("llm", 20, 0)]);
     let used_later = || {
         let mut cached = all();
-        cached.values_mut().for_each(|cached: &mut Cached| cached.last_used = 9);
+        for cached in cached.values_mut() {
+            cached.last_used = 9;
+        }
         cached
     };
     let assumption = || uses_assumed("llm", "gpu-1", "llm", 20);
-    assert!(!grows(&mut fleet, &|fleet| fleet.set_cached(&on, lying([("old", 20, 0)]))));
+    assert!(!grows(&mut fleet, &|fleet| fleet.set_cached(&on, lying(&[("old", 20, 0)]))));
     assert!(!grows(&mut fleet, &|fleet| fleet.assume(assumption()).unwrap()));
     assert!(!grows(&mut fleet, &|fleet| fleet.set_cached(&on, all())));
     assert!(!grows(&mut fleet, &|fleet| fleet.set_cached(&on, used_later())));
@@ -254,7 +264,7 @@ fn a_placement_that_finds_room_is_nobody_elses_news() {
     assert!(!grows(&mut fleet, &|fleet| fleet.set_kept(&llm, keys(["old"]))));
     assert!(grows(&mut fleet, &|fleet| fleet.set_kept(&llm, keys(["new"]))));
     assert!(!grows(&mut fleet, &|fleet| mark(fleet, "gpu-1", &order(["old"]))));
-    assert!(grows(&mut fleet, &|fleet| fleet.set_cached(&on, lying([("llm", 20, 9)]))));
+    assert!(grows(&mut fleet, &|fleet| fleet.set_cached(&on, lying(&[("llm", 20, 9)]))));
     assert!(grows(&mut fleet, &|fleet| fleet.remove_occupant(&"uid-of-llm".into())));
     assert!(grows(&mut fleet, &|fleet| fleet.upsert_node(caching("gpu-1", 50))));
 
@@ -262,8 +272,42 @@ fn a_placement_that_finds_room_is_nobody_elses_news() {
     let mut fleet = self::fleet([caching("gpu-1", 25)]);
     fleet.set_kept(&llm, keys(["old"]));
     fleet.upsert_occupant(using("llm", "gpu-1", "llm", 10));
-    fleet.set_cached(&on, lying([("llm", 10, 0), ("old", 5, 0)]));
+    fleet.set_cached(&on, lying(&[("llm", 10, 0), ("old", 5, 0)]));
     place(&fleet, &cached_request("llm", 21)).unwrap_err();
-    assert!(grows(&mut fleet, &|fleet| fleet.set_cached(&on, lying([("llm", 16, 0)]))));
+    assert!(grows(&mut fleet, &|fleet| fleet.set_cached(&on, lying(&[("llm", 16, 0)]))));
     place(&fleet, &cached_request("llm", 21)).unwrap();
+}
+
+#[test]
+fn offline_only_a_node_with_the_whole_model_will_do() {
+    let mut fleet = fleet([caching("gpu-1", 40), caching("gpu-2", 40)]);
+    let mut request = request(1, 40);
+    request.cache = Some(CacheNeed { offline: true, ..need("llm", 20) });
+    let partly = lying([("llm", 20, 0)])
+        .into_iter()
+        .map(|(key, cached)| (key, Cached { complete: false, ..cached }))
+        .collect();
+    fleet.set_cached(&name("gpu-1"), partly);
+    let refusal = place(&fleet, &request).unwrap_err();
+    assert_eq!(refusal.to_string(), "2 nodes: model not there, and downloads are off");
+    let freed = fleet.freed();
+    fleet.set_cached(&name("gpu-2"), lying([("llm", 20, 0)]));
+    assert!(fleet.freed() > freed);
+    assert_eq!(place(&fleet, &request).unwrap().node, name("gpu-2"));
+}
+
+#[test]
+fn who_makes_way_keeps_its_model_until_it_is_gone() {
+    let mut fleet = fleet([caching("gpu-1", 30)]);
+    let old = using("old", "gpu-1", "old", 20);
+    let id = old.id.clone();
+    fleet.upsert_occupant(old);
+    let mut request = request(8, 40);
+    request.cache = Some(need("new", 20));
+    let mut overlay = Overlay::new(&fleet);
+    assert!(overlay.vacate(&id));
+    let refusal = place(&overlay, &request).unwrap_err();
+    assert!(refusal.to_string().contains("model cache"), "{refusal}");
+    request.cache = Some(need("new", 10));
+    assert!(place(&overlay, &request).is_ok());
 }

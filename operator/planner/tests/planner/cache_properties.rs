@@ -43,7 +43,7 @@ fn truths(fleet: &Fleet, on: &NodeName) -> BTreeMap<CacheKey, Truth> {
             truth.bytes = truth.bytes.max(bytes.get().into());
         }
     }
-    for (key, Cached { bytes, last_used, leaving }) in fleet.cached(on) {
+    for (key, Cached { bytes, last_used, complete: _, leaving }) in fleet.cached(on) {
         let truth = truths.entry(key.clone()).or_default();
         truth.protected |= keeps.contains(key) && !leaving;
         truth.bytes = truth.bytes.max(bytes.get().into());
@@ -89,7 +89,7 @@ fn all_that_fit(fleet: &Fleet) -> BTreeSet<(NodeName, CacheKey, u64)> {
     for node in fleet.nodes() {
         let (truths, size) = (truths(fleet, &node.name), size(fleet, &node.name));
         for (key, gib) in &needs {
-            let need = CacheNeed { key: key.clone(), bytes: Bytes::gib(*gib) };
+            let need = CacheNeed { key: key.clone(), bytes: Bytes::gib(*gib), offline: false };
             if fits_beside(&truths, size, &need) {
                 fitting.insert((node.name.clone(), key.clone(), *gib));
             }
@@ -99,7 +99,11 @@ fn all_that_fit(fleet: &Fleet) -> BTreeSet<(NodeName, CacheKey, u64)> {
 }
 
 fn any_need() -> impl Strategy<Value = CacheNeed> {
-    (any_entry(), 0..20_u64).prop_map(|(key, gib)| CacheNeed { key, bytes: Bytes::gib(gib) })
+    (any_entry(), 0..20_u64).prop_map(|(key, gib)| CacheNeed {
+        key,
+        bytes: Bytes::gib(gib),
+        offline: false,
+    })
 }
 
 /// Places with GPUs out of the way.
@@ -131,7 +135,7 @@ fn good(
     }
     assert!(bytes(&all) >= needed);
     let order = |key: &CacheKey| (truths[key].last_used, key.clone());
-    assert!(evicted.is_sorted_by_key(|key| order(key)));
+    assert!(evicted.is_sorted_by_key(&order));
     // All that were used less recently than the last one are not enough without it.
     if let Some(last) = evicted.last() {
         let before = |(key, truth): &(&CacheKey, &Truth)| {
@@ -351,7 +355,7 @@ proptest! {
                         ..pod
                     });
                     let mut cached = fleet.cached(&node).clone();
-                    cached.insert(entry, Cached { bytes, last_used: now, leaving: false });
+                    cached.insert(entry, Cached { bytes, last_used: now, complete: true, leaving: false });
                     fleet.set_cached(&node, cached);
                 }
                 3 if !running.is_empty() => fleet.remove_occupant(which.get(&running)),

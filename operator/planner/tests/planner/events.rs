@@ -45,6 +45,7 @@ pub fn any_lying() -> impl Strategy<Value = BTreeMap<CacheKey, Cached>> {
             bytes: Bytes::gib(gib),
             last_used,
             leaving,
+            complete: !leaving,
         });
     prop::collection::btree_map(any_entry(), cached, 0..5)
 }

@@ -105,7 +105,12 @@ pub fn caching(name: &str, cache: u64) -> Node {
 
 /// What lies in a cache: name, GiB, when it was last used.
 pub fn lying<const N: usize>(entries: [(&str, u64, i64); N]) -> BTreeMap<CacheKey, Cached> {
-    let cached = |gib, last_used| Cached { bytes: Bytes::gib(gib), last_used, leaving: false };
+    let cached = |gib, last_used| Cached {
+        bytes: Bytes::gib(gib),
+        last_used,
+        complete: true,
+        leaving: false,
+    };
     entries.into_iter().map(|(key, gib, at)| (entry(key), cached(gib, at))).collect()
 }
 
@@ -114,7 +119,7 @@ pub fn entry(name: &str) -> CacheKey {
 }
 
 pub fn need(key: &str, gib: u64) -> CacheNeed {
-    CacheNeed { key: entry(key), bytes: Bytes::gib(gib) }
+    CacheNeed { key: entry(key), bytes: Bytes::gib(gib), offline: false }
 }
 
 /// A small request that needs a model of `gib` GiB in the cache.

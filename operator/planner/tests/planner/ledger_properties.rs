@@ -63,7 +63,7 @@ proptest! {
         uses in option::weighted(0.8, (any_entry(), 0..20_u64)),
     ) {
         let (mut fleet, mut model) = (Fleet::new(), Model::default());
-        let cache = uses.map(|(key, gib)| CacheNeed { key, bytes: Bytes::gib(gib) });
+        let cache = uses.map(|(key, gib)| CacheNeed { key, bytes: Bytes::gib(gib), offline: false });
         let request = Request { cache, ..request(gpus, 40) };
         let mut refused_at = None;
         for event in &events {

@@ -201,7 +201,9 @@ fn what_the_cache_has_against_it() {
         )
     );
     let mut leaving = lying([("llm", 15, 0)]);
-    leaving.values_mut().for_each(|cached| cached.leaving = true);
+    for cached in leaving.values_mut() {
+        cached.leaving = true;
+    }
     used.set_cached(&name("gpu-1"), leaving);
     let refusal = place(&used, &cached_request("llm", 15)).unwrap_err();
     assert_eq!(refusal.reasons[0].reason.label(), "CacheLeaving");

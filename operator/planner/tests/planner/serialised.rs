@@ -12,7 +12,10 @@ fn requests_and_answers_survive_json() {
     request.cache = Some(need("llm", 15));
     let json = serde_json::to_string(&request).unwrap();
     assert!(json.contains(r#""avoid":{"gpu-9":"why"}"#), "{json}");
-    assert!(json.contains(r#""cache":{"key":"default/llm","bytes":16106127360}"#), "{json}");
+    assert!(
+        json.contains(r#""cache":{"key":"default/llm","bytes":16106127360,"offline":false}"#),
+        "{json}"
+    );
     assert_eq!(serde_json::from_str::<Request>(&json).unwrap(), request);
 
     let fleet = fleet([caching("gpu-1", 20)]);

@@ -5,14 +5,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use berth_crds::names;
 use k8s_openapi::{
     api::core::v1::{
-        Capabilities, Container, PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext,
-        PodSpec, ResourceRequirements, SeccompProfile, SecurityContext, Toleration, Volume,
-        VolumeMount,
+        Capabilities, Container, LocalObjectReference, PersistentVolumeClaimVolumeSource, Pod,
+        PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile, SecurityContext,
+        Toleration, Volume, VolumeMount,
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
+use serde::{Deserialize, Serialize};
 
 use super::{Folder, volume::labels};
 use crate::{CacheSite, Site, pod::pin, short_hash::short_hash, source::FETCH};
@@ -21,7 +23,7 @@ use crate::{CacheSite, Site, pod::pin, short_hash::short_hash, source::FETCH};
 const ROOT: &str = "/cache";
 
 /// What is to be done on one node.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {
     /// Namespaces whose folders are to be there, with the right owner and mode.
     pub prepare: BTreeSet<String>,
@@ -33,6 +35,16 @@ impl Work {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.prepare.is_empty() && self.evict.is_empty()
+    }
+
+    fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("work has only text")
+    }
+
+    /// What a keeper's pod was made for.
+    pub fn of(pod: &Pod) -> Option<Self> {
+        let annotations = pod.metadata.annotations.as_ref()?;
+        serde_json::from_str(annotations.get(names::ANNOTATION_CACHE_WORK)?).ok()
     }
 }
 
@@ -58,10 +70,10 @@ pub fn keeper(node: &str, work: &Work, site: &Site, cache: &CacheSite) -> Pod {
             name: Some(name),
             namespace: Some(cache.namespace.clone()),
             labels: Some(labels()),
-            annotations: Some(BTreeMap::from([(
-                berth_crds::names::ANNOTATION_CACHE_NODE.to_owned(),
-                node.to_owned(),
-            )])),
+            annotations: Some(BTreeMap::from([
+                (names::ANNOTATION_CACHE_NODE.to_owned(), node.to_owned()),
+                (names::ANNOTATION_CACHE_WORK.to_owned(), work.to_json()),
+            ])),
             ..ObjectMeta::default()
         },
         spec: Some(PodSpec {
@@ -71,6 +83,10 @@ pub fn keeper(node: &str, work: &Work, site: &Site, cache: &CacheSite) -> Pod {
                 operator: Some("Exists".to_owned()),
                 ..Toleration::default()
             }]),
+            image_pull_secrets: (!cache.pull_secrets.is_empty()).then(|| {
+                let names = cache.pull_secrets.iter();
+                names.map(|name| LocalObjectReference { name: name.clone() }).collect()
+            }),
             restart_policy: Some("OnFailure".to_owned()),
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),

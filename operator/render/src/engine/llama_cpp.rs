@@ -38,6 +38,10 @@ impl Engine for LlamaCpp {
         &["/app/llama-server"]
     }
 
+    fn no_work(&self) -> &'static [&'static str] {
+        &["/app/llama-server", "--version"]
+    }
+
     fn args(&self, template: &Template) -> Vec<String> {
         let Location { directory, file } = template.source.location();
         let mut args = Vec::new();

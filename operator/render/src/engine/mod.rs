@@ -71,6 +71,9 @@ pub trait Engine: Sync {
     /// the signals.
     fn command(&self) -> &'static [&'static str];
 
+    /// Something of its image that needs no GPU and ends at once.
+    fn no_work(&self) -> &'static [&'static str];
+
     /// Berth's arguments for a template; the user's come after them.
     fn args(&self, template: &Template) -> Vec<String>;
 

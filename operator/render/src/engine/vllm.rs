@@ -42,6 +42,10 @@ impl Engine for Vllm {
         &["vllm", "serve"]
     }
 
+    fn no_work(&self) -> &'static [&'static str] {
+        &["python3", "-c", ""]
+    }
+
     fn args(&self, template: &Template) -> Vec<String> {
         let engine = &template.engine;
         let mut args = vec![template.source.location().directory];

@@ -131,6 +131,7 @@ pub fn cached_site() -> Site {
             size: Bytes::gib(500),
             group: 2001,
             namespace: "berth-system".to_owned(),
+            pull_secrets: vec!["registry".to_owned()],
         }),
         ..site()
     }

@@ -98,6 +98,8 @@ fn ready(
         placed.clone()
     } else if let Some(failing) = failing {
         failing.clone()
+    } else if let Some(waits) = seen.waits.filter(|_| outdated) {
+        waits.clone()
     } else if outdated {
         let text = format!("{updated} of {wanted} replicas are of the newest revision");
         (Reason::RollingOut, text)
@@ -169,10 +171,17 @@ pub fn misfit_reason(misfit: &Misfit) -> Reason {
             RefusalReason::Cpu { .. }
                 | RefusalReason::Memory { .. }
                 | RefusalReason::EphemeralStorage { .. }
+                | RefusalReason::Cache { .. }
+                | RefusalReason::CacheTooSmall { .. }
+                | RefusalReason::CacheLeaving
+                | RefusalReason::NoCache
                 | RefusalReason::Pods
         )
     }) {
         return Reason::InsufficientResources;
+    }
+    if any(|reason| matches!(reason, RefusalReason::CacheMissing)) {
+        return Reason::Offline;
     }
     let only_without =
         misfit.refusal.reasons.iter().all(|group| group.reason == RefusalReason::NoGpus);
