@@ -3,7 +3,9 @@
 use berth_crds::llm_deployment::{KvCacheDtype, Vendor};
 use berth_units::Bytes;
 
-use super::{Directory, Engine, Format, HOME, Metrics, PORT, Reserved, TMP, metrics, pair};
+use super::{
+    Directory, Engine, Format, HOME, Metrics, PORT, Reserved, Startup, TMP, log, metrics, pair,
+};
 use crate::{
     ModelSource, Template,
     source::{Location, is_pattern},
@@ -66,6 +68,9 @@ impl Engine for LlamaCpp {
         // It counts the machine's cores, not those that the pod may use.
         pair(&mut args, "--threads", (template.resources.cpu.get() / 1000).max(1));
         args.push("--metrics".to_owned());
+        // Which devices it uses and what it puts there is said from level 4 on (level 3 is the
+        // default). It still says nothing of what is in a request.
+        pair(&mut args, "--log-verbosity", 4);
         // A stream that is cut by the end of the server holds that end up until the next ping
         // (30 s by default; measured on b11434).
         pair(&mut args, "--sse-ping-interval", 5);
@@ -99,6 +104,10 @@ impl Engine for LlamaCpp {
 
     fn metrics(&self) -> &'static Metrics {
         &metrics::LLAMA_CPP
+    }
+
+    fn startup(&self, log: &str) -> Startup {
+        log::llama_cpp::startup(log)
     }
 
     /// A signal ends the server at once, with whatever it is doing. So the grace is spent before

@@ -5,6 +5,7 @@
 //! (`tests/flags_are_published.rs`).
 
 mod llama_cpp;
+pub mod log;
 pub mod metrics;
 mod refuse;
 mod vllm;
@@ -12,6 +13,7 @@ mod vllm;
 use berth_crds::llm_deployment::{EngineType, Vendor};
 use berth_units::Bytes;
 
+pub use log::Startup;
 pub use metrics::Metrics;
 pub use refuse::{refused_argument, refused_environment};
 
@@ -97,6 +99,9 @@ pub trait Engine: Sync {
 
     /// Its metrics.
     fn metrics(&self) -> &'static Metrics;
+
+    /// What it said of itself while it started, by the beginning of its log.
+    fn startup(&self, log: &str) -> Startup;
 
     /// Seconds that a pod goes on as it is after its deletion, before the engine is told to end.
     fn pre_stop_seconds(&self, shutdown_grace: u32) -> u32;

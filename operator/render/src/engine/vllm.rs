@@ -3,7 +3,9 @@
 use berth_crds::llm_deployment::{KvCacheDtype, Vendor};
 use berth_units::Bytes;
 
-use super::{Directory, Engine, Format, HOME, Metrics, PORT, Reserved, TMP, metrics, pair};
+use super::{
+    Directory, Engine, Format, HOME, Metrics, PORT, Reserved, Startup, TMP, log, metrics, pair,
+};
 use crate::{ModelSource, Template};
 
 pub(super) struct Vllm;
@@ -120,6 +122,10 @@ impl Engine for Vllm {
 
     fn metrics(&self) -> &'static Metrics {
         &metrics::VLLM
+    }
+
+    fn startup(&self, log: &str) -> Startup {
+        log::vllm::startup(log)
     }
 
     fn pre_stop_seconds(&self, shutdown_grace: u32) -> u32 {
