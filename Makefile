@@ -26,18 +26,19 @@ plain_tests := $(call test_names,crds operator/*)
 e2e_tries ?= 1
 cluster_tests := $(call test_names,e2e)
 
-# The operator for its image: static, so that the image holds nothing else, and without the paths of this machine, so
+# Our programs for their images: static, so that the image holds nothing else, and without the paths of this machine, so
 # that whoever builds it with the same compiler gets the same bytes. Random numbers come from the system call: a static
 # program cannot look the C library's function up, and would need /dev/random in its image.
 target := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
-static_binary := $(abspath $(or $(CARGO_TARGET_DIR),target))/$(target)/release/berth-operator
+static_binaries := $(abspath $(or $(CARGO_TARGET_DIR),target))/$(target)/release
 cargo_home := $(or $(CARGO_HOME),$(HOME)/.cargo)
 static_flags := -Ctarget-feature=+crt-static --cfg getrandom_backend="linux_getrandom" \
   --remap-path-prefix=$(CURDIR)=/berth --remap-path-prefix=$(cargo_home)=/cargo
 version := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-# The name by which a kubelet looks for `berth-operator`, the chart's default.
+# The names by which a kubelet looks for `berth-operator` and `berth-fetch`, the chart's defaults.
 IMAGE ?= docker.io/library/berth-operator:$(version)
-image_file := $(abspath $(or $(CARGO_TARGET_DIR),target))/image/berth-operator.tar
+FETCH_IMAGE ?= docker.io/library/berth-fetch:$(version)
+image_files := $(abspath $(or $(CARGO_TARGET_DIR),target))/image
 
 # What the tests and the demo run.
 export BERTH_OPERATOR ?= $(binaries)/berth-operator
@@ -157,19 +158,25 @@ $(helm):
 	mv "$(@D).$$$$/helm" "$@"
 	rmdir "$(@D).$$$$"
 
-##### The image
+##### The images
 
 .PHONY: image
-image: build-static ## An image of the operator as a tarball, without a container engine (IMAGE=NAME:TAG)
+image: build-static ## Images of the operator and of berth-fetch as tarballs, without a container engine (IMAGE, FETCH_IMAGE=NAME:TAG)
 	@case $(target) in x86_64-*) architecture=amd64;; aarch64-*) architecture=arm64;; esac
-	digest=$$(.ci/image "$(static_binary)" "$(IMAGE)" "$$architecture" "$(image_file)")
-	echo "$(IMAGE)@$$digest, $$(($$(stat -c %s "$(image_file)") / 1024)) KiB: $(image_file)"
+	for image in berth-operator=$(IMAGE) berth-fetch=$(FETCH_IMAGE); do
+	  binary=$${image%%=*} name=$${image#*=}
+	  file=$(image_files)/$$binary.tar
+	  digest=$$(.ci/image "$(static_binaries)/$$binary" "$$name" "$$architecture" "$$file")
+	  echo "$$name@$$digest, $$(($$(stat -c %s "$$file") / 1024)) KiB: $$file"
+	done
 
-# The package alone: what ships has the features that it asks for, not those that the tests ask for.
+# Each package alone: what ships has the features that it asks for, not those that the other or the tests ask for.
 .PHONY: build-static
-build-static: ## The operator as a static binary
+build-static: ## The operator and berth-fetch as static binaries
 	@export CARGO_TARGET_$(shell tr a-z- A-Z_ <<<"$(target)")_RUSTFLAGS='$(static_flags)'
-	nice cargo build --locked --package berth-operator --release --target $(target)
+	for package in berth-operator berth-fetch; do
+	  nice cargo build --locked --package "$$package" --release --target $(target)
+	done
 
 ##### Generated files
 
