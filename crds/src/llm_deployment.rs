@@ -20,8 +20,9 @@ pub use model::{Model, SecretKey, SecretRef};
 pub use placement::{Effect, Operator, Placement, Strategy, Toleration};
 pub use pod::{LocalObject, PodTemplate, Resources};
 pub use status::{
-    CostStatus, EstimateStatus, FirstTokenUsage, LLMDeploymentStatus, ModelSummary, PodUsage,
-    QueueStatus, ReplicaPhase, ReplicaPlacement, Resolved, ResolvedResources, UsageStatus,
+    AcceleratorStatus, CostStatus, EstimateStatus, FirstTokenUsage, LLMDeploymentStatus,
+    ModelSummary, PodUsage, QueueStatus, ReplicaPhase, ReplicaPlacement, Resolved,
+    ResolvedResources, UsageStatus,
 };
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -60,6 +61,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Cost/h", type_ = "string", json_path = ".status.cost.hourly"),
     printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Replica", type_ = "string", priority = 1, json_path = ".status.placements[0].message", description = "Of the first replica: how far its download is, or what is odd about it"),
     printcolumn(name = "Message", type_ = "string", priority = 1, json_path = ".status.conditions[?(@.type==\"Ready\")].message"),
     validation = kube::core::Rule::new("size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
         .message("metadata.name must be 1 to 40 lower-case letters, digits and '-', and start with a letter: Services and pods are named after it"),

@@ -183,9 +183,30 @@ pub struct ReplicaPlacement {
     pub bytes_per_gpu: i64,
     /// How far it is.
     pub phase: ReplicaPhase,
-    /// Why it is not further.
+    /// Why it is not further, how far its download is, or what is odd about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// What its engine really runs on, by the engine's own log; absent where that does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accelerator: Option<AcceleratorStatus>,
+}
+
+/// What an engine really runs on, by its own log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AcceleratorStatus {
+    /// `CPU`; `GPU`, where the engine does not say which; or its own names of its GPUs, such as
+    /// `CUDA0` or `CUDA0, CUDA1`.
+    pub device: String,
+    /// Layers of the model that are on its GPUs, where the engine tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layers: Option<i32>,
+    /// Layers of the model in all. The output counts as one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of_layers: Option<i32>,
+    /// How often the engine was started anew in this pod before it said so.
+    #[serde(default)]
+    pub restarts: i32,
 }
 
 /// How far a replica is.
@@ -195,7 +216,7 @@ pub struct ReplicaPlacement {
 pub enum ReplicaPhase {
     /// Placed; the scheduler has not bound the pod yet.
     Pending,
-    /// Bound; images are pulled or the model is loading.
+    /// Bound; images are pulled, or the model is downloaded or loading.
     Loading,
     /// The engine answers.
     Ready,

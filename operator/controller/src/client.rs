@@ -6,9 +6,11 @@
 
 use std::{fmt::Debug, time::Duration};
 
+use futures::AsyncReadExt;
+use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client, Config, Resource,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    api::{DeleteParams, LogParams, Patch, PatchParams, PostParams, Preconditions},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
@@ -109,6 +111,29 @@ impl Writer {
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
     {
         self.counted::<K, _>("get", api.get_opt(name)).await
+    }
+
+    /// Reads the beginning of a container's log. What is no text is replaced.
+    pub async fn log(
+        &self,
+        api: &Api<Pod>,
+        name: &str,
+        container: &str,
+        most_bytes: u32,
+    ) -> Result<String, WriteError> {
+        let parameters = LogParams {
+            container: Some(container.to_owned()),
+            limit_bytes: Some(most_bytes.into()),
+            ..LogParams::default()
+        };
+        let read = async {
+            let log = api.log_stream(name, &parameters).await?;
+            let mut bytes = Vec::new();
+            let read = log.take(most_bytes.into()).read_to_end(&mut bytes).await;
+            read.map_err(|error| kube::Error::Service(error.into()))?;
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        self.counted::<Pod, _>("log", read).await
     }
 
     /// Creates an object; one that exists already is a conflict.

@@ -4,6 +4,7 @@
 //! [`world`] (the fleet and its ledger); [`reconcile`] brings one deployment closer to its spec;
 //! [`client`] is the only way to write. When any part of it ends, the process ends.
 
+pub mod accelerator;
 pub mod args;
 pub mod cache;
 pub mod client;

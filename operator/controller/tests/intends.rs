@@ -89,6 +89,7 @@ fn recorded(replica: i32, attempt: i32, revision: &str) -> ReplicaPlacement {
         bytes_per_gpu: 1,
         phase: ReplicaPhase::Ready,
         message: None,
+        accelerator: None,
     }
 }
 

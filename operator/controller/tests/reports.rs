@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use berth_crds::{
     LLMDeployment, LLMDeploymentStatus,
-    llm_deployment::{Placement, ReplicaPhase},
+    llm_deployment::{AcceleratorStatus, Placement, ReplicaPhase},
 };
 use berth_operator::{
     reconcile::{
@@ -262,6 +262,34 @@ fn a_download_that_failed_before_fails_until_it_goes_better() {
     let message = placement.message.as_deref().unwrap_or_default();
     assert_eq!(placement.phase, ReplicaPhase::Failing);
     assert!(message.contains("the hub refuses it"), "{message}");
+}
+
+#[test]
+fn a_replica_that_serves_from_the_cpu_is_ready_and_says_so() {
+    let on_cpu = AcceleratorStatus {
+        device: "CPU".to_owned(),
+        layers: Some(0),
+        of_layers: Some(33),
+        restarts: 0,
+    };
+    let mut serves = pod("new", 0, READY);
+    Arc::make_mut(&mut serves).learnt.accelerator = Some(on_cpu.clone());
+    let mut deployment = asked(1);
+    let first = status(&deployment, &[serves], &[], None);
+    assert_eq!(conditions(&first)["Ready"], "True/Ready");
+    let [placement] = first.placements.as_slice() else { panic!("{:?}", first.placements) };
+    assert_eq!(placement.accelerator, Some(on_cpu));
+    let message = placement.message.clone().unwrap_or_default();
+    assert!(message.starts_with("serves from the CPU, 0 of 33 layers"), "{message}");
+
+    // The next operator has it from status, until the engine is started anew.
+    deployment.status = Some(first.clone());
+    let later = status(&deployment, &[pod("new", 0, READY)], &[], None);
+    assert_eq!(later.placements, first.placements);
+    let mut anew = pod("new", 0, READY);
+    Arc::make_mut(&mut anew).restarts = 1;
+    let later = status(&deployment, &[anew], &[], None);
+    assert_eq!((&later.placements[0].accelerator, &later.placements[0].message), (&None, &None));
 }
 
 #[test]

@@ -1,16 +1,20 @@
-//! Single replicas: how far their downloads are. By number, which the next pod of a replica has too,
+//! Single replicas: how far their downloads are, and whether they run on their GPUs. By number, which the next pod of a replica has too,
 //! never by pod.
 
 use prometheus::GaugeVec;
 
 use super::registrar::Registrar;
-use crate::world::{State, pod::Progress};
+use crate::{
+    accelerator,
+    world::{State, pod::Progress},
+};
 
 /// Replicas in figures.
 pub struct Replicas {
     bytes: GaugeVec,
     expected: GaugeVec,
     per_second: GaugeVec,
+    on_accelerator: GaugeVec,
 }
 
 impl Replicas {
@@ -33,18 +37,30 @@ impl Replicas {
                 "What comes in a second, while the model is downloaded.",
                 &labels,
             )?,
+            on_accelerator: registrar.gauges(
+                "berth_replica_on_accelerator",
+                "1 where all of the model is on the GPUs that the replica was given, 0 where any of \
+                 it is not; absent where the engine's log does not tell.",
+                &labels,
+            )?,
         })
     }
 
     /// Reads them from the world.
     pub fn refresh(&self, state: &State) {
-        for gauge in [&self.bytes, &self.expected, &self.per_second] {
+        for gauge in [&self.bytes, &self.expected, &self.per_second, &self.on_accelerator] {
             gauge.reset();
         }
         for replica in state.replicas() {
             let number = replica.replica.to_string();
             let of = &replica.deployment;
             let labels = [of.namespace.as_str(), of.name.as_str(), number.as_str()];
+            if let Some(accelerator) =
+                replica.learnt.accelerator.as_ref().filter(|_| replica.is_live())
+            {
+                let on = if accelerator::is_on(accelerator) { 1.0 } else { 0.0 };
+                self.on_accelerator.with_label_values(&labels).set(on);
+            }
             if !matches!(replica.progress, Progress::Fetching { .. }) {
                 continue;
             }

@@ -31,7 +31,10 @@ impl Events {
 
     /// Something that was done with a pod. Events of different pods stay apart.
     pub async fn pod(&self, about: &LLMDeployment, pod: &str, reason: &str, note: String) {
-        let type_ = if reason == "NotScheduled" { EventType::Warning } else { EventType::Normal };
+        let type_ = match reason {
+            "NotScheduled" | "NotOnAccelerator" => EventType::Warning,
+            _ => EventType::Normal,
+        };
         let pod = ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Pod".to_owned()),

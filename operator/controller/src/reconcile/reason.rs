@@ -63,6 +63,10 @@ reasons! {
     TooFewReplicas => "Look at the pods that are missing or not ready; Berth replaces those that ended.",
     /// An engine answered and does not any more.
     NotAnswering => "Look at the pod's logs; the liveness probe restarts an engine that hangs.",
+    /// Only an event: a replica serves, but from the CPU, or partly. Its GPUs are held and not used.
+    NotOnAccelerator => "Look at the beginning of the engine's log and at the node: driver, container \
+                         toolkit, device plugin and, where there is one, the runtime class. Is the image \
+                         for this vendor's GPUs? `status.placements` says what each replica runs on.",
     /// A pod ended and is replaced.
     PodFailed => "Look at the message; after several failures in a row the next attempt waits up to 5 \
                   minutes.",

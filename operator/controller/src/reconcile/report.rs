@@ -25,7 +25,10 @@ use facts::{facts, trouble};
 pub use facts::{misfit_message, misfit_reason};
 use tally::Tally;
 
-use crate::world::pod::{Progress, Replica};
+use crate::{
+    accelerator,
+    world::pod::{Progress, Replica},
+};
 
 /// Replicas whose placement stands in status.
 const MOST_PLACEMENTS: usize = 100;
@@ -86,7 +89,7 @@ pub fn report(seen: &Seen<'_>) -> LLMDeploymentStatus {
         estimate: seen.shown.map(|(_, template)| estimate(template)),
         gpus: tally.gpus,
         vram: (tally.gpus > 0).then(|| tally.vram.to_string()),
-        placements: placements(seen.pods),
+        placements: placements(seen.pods, &before.placements),
         queue: queue(seen, before.queue.as_ref()),
         cost: cost(seen.hourly.clone(), before.cost),
         usage: seen.usage.clone().or(before.usage),
@@ -149,12 +152,18 @@ fn estimate(template: &Template) -> EstimateStatus {
     }
 }
 
-fn placements(pods: &[Arc<Replica>]) -> Vec<ReplicaPlacement> {
+/// `before` is remembered of what an engine runs on: it is read once for each start of it, maybe by
+/// an operator before this one.
+fn placements(pods: &[Arc<Replica>], before: &[ReplicaPlacement]) -> Vec<ReplicaPlacement> {
     let number = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
     let mut pods: Vec<_> =
         pods.iter().filter(|pod| !matches!(pod.progress, Progress::Ended { .. })).collect();
     pods.sort_by_key(|pod| (pod.replica, pod.created, pod.attempt));
     let placement = |pod: &Arc<Replica>| {
+        let remembered = before.iter().find(|before| before.pod == pod.key.name);
+        let remembered = remembered.and_then(|before| before.accelerator.clone());
+        let accelerator = pod.learnt.accelerator.clone().or(remembered);
+        let accelerator = accelerator.filter(|known| known.restarts == pod.restarts);
         let (phase, message) = match &pod.progress {
             _ if pod.deleting => (ReplicaPhase::Terminating, None),
             Progress::Unbound { message, .. } => (ReplicaPhase::Pending, message.clone()),
@@ -162,7 +171,9 @@ fn placements(pods: &[Arc<Replica>]) -> Vec<ReplicaPlacement> {
                 (ReplicaPhase::Loading, pod.learnt.download.clone())
             }
             Progress::Loading => (ReplicaPhase::Loading, None),
-            Progress::Ready { .. } => (ReplicaPhase::Ready, None),
+            Progress::Ready { .. } => {
+                (ReplicaPhase::Ready, accelerator.as_ref().and_then(accelerator::complaint))
+            }
             _ => (ReplicaPhase::Failing, Some(trouble(pod).1)),
         };
         ReplicaPlacement {
@@ -176,6 +187,7 @@ fn placements(pods: &[Arc<Replica>]) -> Vec<ReplicaPlacement> {
             bytes_per_gpu: i64::try_from(pod.claim.bytes_per_gpu.get()).unwrap_or(i64::MAX),
             phase,
             message,
+            accelerator,
         }
     };
     pods.into_iter().map(placement).take(MOST_PLACEMENTS).collect()

@@ -13,7 +13,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::{Api, ResourceExt, runtime::reflector::Store};
 use tokio::time::timeout;
 
-use super::{Tasks, named};
+use super::{Tasks, named, starts};
 use crate::{
     client::WriteError,
     reconcile::{Context, apply},
@@ -46,7 +46,8 @@ fn interval(given: Option<Duration>) -> Option<Duration> {
 }
 
 impl Asking {
-    /// Asks from now on, for ever; as often as the command line says, unless that is never.
+    /// Asks from now on, for ever, as often as the command line says, and reads the logs of engines
+    /// that started; unless that is never.
     pub fn start(
         context: &Arc<Context>,
         deployments: &Store<Guarded>,
@@ -54,7 +55,7 @@ impl Asking {
         tasks: &mut Tasks,
     ) -> Option<Self> {
         let Some(interval) = interval(given) else {
-            tracing::info!("engines are not asked for what they served");
+            tracing::info!("replicas are not asked for what they serve, nor are their logs read");
             return None;
         };
         let asking = Self {
@@ -64,6 +65,8 @@ impl Asking {
             started: Instant::now(),
         };
         tasks.spawn(named("asking replicas", asking.clone().every(interval)));
+        let reading = starts::every(Arc::clone(context), deployments.clone(), interval);
+        tasks.spawn(named("reading engines' logs", reading));
         Some(asking)
     }
 

@@ -1,15 +1,20 @@
-//! What replicas say of themselves beside what their pods say: how far their downloads are. Pure.
+//! What replicas say of themselves beside what their pods say: how far their downloads are, and what
+//! their engines run on. Pure.
 //!
 //! Live values are for metrics. People are told at most once a minute and deployment, and only of
 //! what they would care about, as what they are told is written to status.
 
 use std::collections::{BTreeMap, HashMap};
 
+use berth_crds::llm_deployment::AcceleratorStatus;
+
 use super::pod::{Progress, Replica};
 use crate::usage::download::Download;
 
 /// Seconds between two words about the downloads of a deployment.
 const QUIET: i64 = 60;
+/// How often a log is tried to be read that cannot be.
+const MOST_FAILURES: u32 = 3;
 
 /// What replicas say of themselves.
 #[derive(Debug, Default)]
@@ -18,6 +23,19 @@ pub struct Learning {
     downloads: HashMap<String, Followed>,
     /// When people were told of a deployment's downloads, by its UID, in Unix seconds.
     told: HashMap<String, i64>,
+    /// What was read of the last start of each engine, by the UID of the pod.
+    starts: HashMap<String, Start>,
+}
+
+/// What was read of a start of an engine.
+#[derive(Clone, Debug)]
+struct Start {
+    /// How often it was started anew before.
+    restarts: i32,
+    /// How often its log could not be read.
+    failures: u32,
+    /// Nothing, where it does not tell.
+    accelerator: Option<AcceleratorStatus>,
 }
 
 /// A download that is followed.
@@ -67,6 +85,35 @@ impl Learning {
         true
     }
 
+    /// Whether the log of a replica's engine is to be read: it answers, and this start of it was not
+    /// read yet, nor tried in vain too often.
+    pub fn wants_log(&self, replica: &Replica) -> bool {
+        let known = self.starts.get(&replica.uid);
+        replica.is_ready()
+            && known.is_none_or(|start| {
+                start.restarts != replica.restarts || (1..MOST_FAILURES).contains(&start.failures)
+            })
+    }
+
+    /// Takes in what an engine says of its start; always news.
+    pub fn started(
+        &mut self,
+        pod: &str,
+        restarts: i32,
+        accelerator: Option<AcceleratorStatus>,
+    ) -> bool {
+        self.starts.insert(pod.to_owned(), Start { restarts, failures: 0, accelerator });
+        true
+    }
+
+    /// Takes in that the log of an engine could not be read; never news.
+    pub fn log_failed(&mut self, pod: &str, restarts: i32) -> bool {
+        let known = self.starts.get(pod).filter(|start| start.restarts == restarts);
+        let failures = known.map_or(0, |start| start.failures) + 1;
+        self.starts.insert(pod.to_owned(), Start { restarts, failures, accelerator: None });
+        false
+    }
+
     /// How far a pod's download was at the last look.
     pub fn download(&self, pod: &str) -> Option<Download> {
         self.downloads.get(pod).map(|followed| followed.latest)
@@ -75,6 +122,7 @@ impl Learning {
     /// Forgets a pod that is gone.
     pub fn forget(&mut self, pod: &str) {
         self.downloads.remove(pod);
+        self.starts.remove(pod);
     }
 
     /// Forgets deployments that are gone.
@@ -84,6 +132,9 @@ impl Learning {
 
     /// Adds to a replica what is known of it.
     pub fn tell(&mut self, replica: &mut Replica) {
+        let start = self.starts.get(&replica.uid);
+        let start = start.filter(|start| start.restarts == replica.restarts);
+        replica.learnt.accelerator = start.and_then(|start| start.accelerator.clone());
         let Progress::Fetching { tries, failed } = &mut replica.progress else {
             self.downloads.remove(&replica.uid);
             replica.learnt.download = None;
@@ -100,9 +151,10 @@ impl Learning {
 
 #[cfg(test)]
 mod tests {
+    use berth_planner::{DeploymentId, NodeName, PodKey};
     use berth_units::Bytes;
 
-    use super::*;
+    use super::{super::pod::Learnt, *};
 
     fn at(gib: u64) -> Download {
         Download {
@@ -152,5 +204,63 @@ mod tests {
         assert!(!learning.downloads("d", &again(Download::default()), 10));
         assert_eq!(told(&learning, "a"), None);
         assert!(learning.downloads("d", &again(at(1)), 20), "it goes better, which is news");
+    }
+
+    #[test]
+    fn the_log_of_each_start_of_an_engine_is_read_once_and_tried_three_times() {
+        let mut learning = Learning::default();
+        let mut replica = replica(Progress::Loading);
+        assert!(!learning.wants_log(&replica), "it does not answer yet");
+        replica.progress = Progress::Ready { since: 0 };
+        for _ in 0..3 {
+            assert!(learning.wants_log(&replica));
+            learning.log_failed("a", 0);
+        }
+        assert!(!learning.wants_log(&replica), "tried in vain too often");
+        replica.restarts = 1;
+        assert!(learning.wants_log(&replica), "another start");
+        learning.log_failed("a", 1);
+        assert!(learning.wants_log(&replica));
+        let on_cpu = AcceleratorStatus {
+            device: "CPU".to_owned(),
+            layers: None,
+            of_layers: None,
+            restarts: 1,
+        };
+        learning.started("a", 1, Some(on_cpu.clone()));
+        assert!(!learning.wants_log(&replica));
+        learning.tell(&mut replica);
+        assert_eq!(replica.learnt.accelerator, Some(on_cpu));
+        replica.restarts = 2;
+        learning.tell(&mut replica);
+        assert_eq!(replica.learnt.accelerator, None, "of the start before");
+        learning.started("a", 2, None);
+        assert!(!learning.wants_log(&replica), "it does not tell, and will not");
+    }
+
+    fn replica(progress: Progress) -> Replica {
+        Replica {
+            key: PodKey::new("team", "llm-abc-0-0-0"),
+            uid: "a".to_owned(),
+            deployment: DeploymentId::new("team", "llm", "d"),
+            revision: "abc".to_owned(),
+            replica: 0,
+            attempt: 0,
+            node: NodeName::from("gpu-1"),
+            claim: berth_render::Claim {
+                gpus: 1,
+                bytes_per_gpu: Bytes::gib(75),
+                product: String::new(),
+                cache: None,
+            },
+            replaces: None,
+            progress,
+            address: None,
+            restarts: 0,
+            deleting: false,
+            gone_by: None,
+            created: 0,
+            learnt: Learnt::default(),
+        }
     }
 }

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use berth_crds::{LLMDeployment, llm_deployment::Vendor, names};
+use berth_crds::{
+    LLMDeployment,
+    llm_deployment::{AcceleratorStatus, Vendor},
+    names,
+};
 use berth_planner::{
     Claim, DeploymentId, NodeName, Occupant, OccupantId, Owner, PodKey, Resources,
 };
@@ -60,6 +64,8 @@ pub struct Replica {
 pub struct Learnt {
     /// How far its download is, for people.
     pub download: Option<String>,
+    /// What its engine really runs on.
+    pub accelerator: Option<AcceleratorStatus>,
 }
 
 /// What is wrong with a container.

@@ -66,26 +66,26 @@ mod tests {
         )
     }
 
-    fn on(device: &str, layers: Option<(u32, u32)>) -> Option<Accelerator> {
+    fn on(device: &str, layers: Option<(u32, u32)>) -> Accelerator {
         let layers = layers.map(|(on_gpu, of)| Layers { on_gpu, of });
-        Some(Accelerator { device: device.to_owned(), layers })
+        Accelerator { device: device.to_owned(), layers }
     }
 
     #[test]
     fn a_server_that_fell_back_to_the_cpu_says_so() {
-        assert_eq!(accelerator(ON_CPU), on("CPU", Some((0, 3))));
-        assert_eq!(accelerator(SHORT), on("CPU", None));
+        assert_eq!(accelerator(ON_CPU), Some(on("CPU", Some((0, 3)))));
+        assert_eq!(accelerator(SHORT), Some(on("CPU", None)));
     }
 
     #[test]
     fn a_server_on_gpus_names_them() {
-        assert_eq!(accelerator(&on_gpus(&["CUDA0"], "3/3")), on("CUDA0", Some((3, 3))));
+        assert_eq!(accelerator(&on_gpus(&["CUDA0"], "3/3")), Some(on("CUDA0", Some((3, 3)))));
         let two = on_gpus(&["ROCm0", "ROCm1"], "81/81");
-        assert_eq!(accelerator(&two), on("ROCm0, ROCm1", Some((81, 81))));
-        assert_eq!(accelerator(&on_gpus(&["CUDA0"], "1/3")), on("CUDA0", Some((1, 3))));
-        assert_eq!(accelerator(&on_gpus(&["CUDA0"], "0/3")), on("CPU", Some((0, 3))));
+        assert_eq!(accelerator(&two), Some(on("ROCm0, ROCm1", Some((81, 81)))));
+        assert_eq!(accelerator(&on_gpus(&["CUDA0"], "1/3")), Some(on("CUDA0", Some((1, 3)))));
+        assert_eq!(accelerator(&on_gpus(&["CUDA0"], "0/3")), Some(on("CPU", Some((0, 3)))));
         let draft = format!("{0}{0}", on_gpus(&["CUDA0"], "3/3"));
-        assert_eq!(accelerator(&draft), on("CUDA0", Some((3, 3))));
+        assert_eq!(accelerator(&draft), Some(on("CUDA0", Some((3, 3)))));
     }
 
     #[test]
