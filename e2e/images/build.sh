@@ -14,6 +14,7 @@
 #
 # All run as user 65532, with a read-only root if asked to.
 set -euo pipefail
+shopt -s inherit_errexit # a program that does not compile is not its older image
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 [ $# -gt 0 ] || { echo "usage: build.sh llama-server|toolbox|operator|fetch ..." >&2; exit 2; }
 
