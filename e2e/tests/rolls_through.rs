@@ -6,8 +6,9 @@ use std::{fs, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use berth_crds::LLMDeployment;
 use berth_e2e::{
-    Cluster, Fleet, NAMESPACE, Nodes, Observer, Operator, Options,
+    AuditLog, Cluster, Fleet, NAMESPACE, Nodes, Observer, Operator, Options,
     apply::{apply, objects},
+    audit::{OPERATOR, Request},
     cluster::root,
     explain::explain,
     llm::{is_current, status_of},
@@ -78,6 +79,39 @@ async fn on_a_full_fleet_one_replica_after_the_other() -> Result<()> {
     ensure!(pods.len() == 4, "each replica is replaced once; there were {pods:?}");
     let fewest = seen.fewest_ready_of("chat");
     ensure!(fewest == 1, "{fewest} replicas were ready at the worst moment");
+    operator.terminate().await?;
+    cluster.passed()
+}
+
+/// An image is on the node before the replica that it replaces makes way, and what brought it goes.
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_full_fleet_an_image_comes_before_a_replica_goes() -> Result<()> {
+    let (cluster, operator) = start([Nodes::new("elm", 1).h100(4)]).await?;
+    cluster.apply_llm("chat", two_gpus(2)).await?;
+    let old = cluster.ready("chat", 2).await?;
+    let mark = AuditLog::of(&cluster).mark()?;
+    cluster
+        .patch_llm("chat", json!({"engine": {"image": {"nvidia": "example.com/new:1"}}}))
+        .await?;
+    let new = cluster
+        .wait_llm("chat", "runs the new image", |llm| {
+            let resolved = llm.status.as_ref().and_then(|status| status.resolved.as_ref());
+            let image = resolved.map(|resolved| resolved.image.as_str());
+            image == Some("example.com/new:1") && status_of(llm, "Ready") == "True"
+        })
+        .await?;
+    ensure!(old.metadata.generation != new.metadata.generation, "nothing was changed");
+    let done: Vec<String> =
+        AuditLog::of(&cluster).writes(OPERATOR, mark)?.iter().map(Request::line).collect();
+    let first = |what: &str| done.iter().position(|line| line.contains(what));
+    let (brought, gone) = (first("-prefetch-"), first("delete pods"));
+    ensure!(brought.is_some() && brought < gone, "{done:#?}");
+    let one = until("what brought the image is gone", patience(), async || {
+        let pods = cluster.pods("chat").await?;
+        let count = pods.len();
+        Ok(if count == 2 { Look::Done(()) } else { Look::NotYet(format!("{count} pods")) })
+    });
+    one.await?;
     operator.terminate().await?;
     cluster.passed()
 }
