@@ -144,7 +144,7 @@ can-be-real:
 real-node: can-be-real $(helm) ## What runs on a real node: images of llama-server and of the operator, from the sources as they are
 	@e2e/cluster/build.sh --real-node >/dev/null
 	echo "images of llama-server and of the operator: building what is not there yet, at first some minutes" >&2
-	e2e/images/build.sh llama-server operator >/dev/null
+	e2e/images/build.sh llama-server operator fetch >/dev/null
 
 .PHONY: tools
 tools:
