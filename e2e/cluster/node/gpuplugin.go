@@ -60,6 +60,12 @@ func offer(ctx context.Context, dir, resource string, count int) error {
 	if err != nil {
 		return err
 	}
+	// One from before the power was cut looks the same, and its successor would remove our socket.
+	answers, err := net.Dial("unix", kubelet)
+	if err != nil {
+		return nil // not yet
+	}
+	_ = answers.Close()
 	own := filepath.Join(dir, pluginSocket)
 	if err := os.Remove(own); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
