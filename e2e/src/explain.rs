@@ -5,17 +5,17 @@ use std::fmt::Write as _;
 use berth_crds::LLMDeployment;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::{
-    ResourceExt as _,
-    api::{ListParams, ObjectList},
+    Api, ResourceExt as _,
+    api::{ListParams, LogParams, ObjectList},
 };
 
-use crate::Cluster;
+use crate::{Cluster, operator::SYSTEM};
 
 /// Lines of a log that are shown.
 const TAIL: usize = 40;
 
 /// An `LLMDeployment`'s status, the pods and events of its namespace, and the end of the operator's
-/// log.
+/// log, be it a process or a pod.
 pub async fn explain(cluster: &Cluster, name: &str) -> String {
     let mut text = String::new();
     match cluster.api::<LLMDeployment>().get_opt(name).await {
@@ -41,6 +41,11 @@ pub async fn explain(cluster: &Cluster, name: &str) -> String {
         let going = if pod.metadata.deletion_timestamp.is_some() { " Terminating" } else { "" };
         let reason = status.reason.unwrap_or_default();
         let _ = writeln!(text, "{} {phase}{going} ready={ready} {node} {reason}", pod.name_any());
+        let containers = status.init_container_statuses.into_iter().flatten();
+        for container in containers.chain(status.container_statuses.into_iter().flatten()) {
+            let state = serde_json::to_string(&container.state).unwrap_or_default();
+            let _ = writeln!(text, "  {}: {state}", container.name);
+        }
     }
     text.push_str("--- events\n");
     let mut events = items(cluster.api::<Event>().list(&everything).await);
@@ -57,10 +62,23 @@ pub async fn explain(cluster: &Cluster, name: &str) -> String {
             event.count.unwrap_or(1),
         );
     }
-    for (file, log) in operator_logs(cluster) {
+    for (file, log) in operator_logs(cluster).into_iter().chain(pod_logs(cluster).await) {
         let _ = writeln!(text, "--- the end of {file}\n{log}");
     }
     text
+}
+
+/// Where the operator is a pod of a real node: what it says there.
+async fn pod_logs(cluster: &Cluster) -> Vec<(String, String)> {
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), SYSTEM);
+    let parameters = LogParams { tail_lines: i64::try_from(TAIL).ok(), ..LogParams::default() };
+    let mut logs = Vec::new();
+    for pod in items(pods.list(&ListParams::default()).await) {
+        let name = pod.name_any();
+        let log = pods.logs(&name, &parameters).await.unwrap_or_else(|error| format!("{error}"));
+        logs.push((format!("the log of {name}"), log));
+    }
+    logs
 }
 
 fn items<K: Clone>(list: kube::Result<ObjectList<K>>) -> Vec<K> {

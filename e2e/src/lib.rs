@@ -21,6 +21,7 @@
 pub mod apply;
 pub mod audit;
 pub mod chat;
+pub mod clock;
 pub mod cluster;
 pub mod explain;
 pub mod fleet;
@@ -40,6 +41,7 @@ pub mod verdict;
 pub mod wait;
 
 pub use audit::AuditLog;
+pub use clock::Clock;
 pub use cluster::{Cluster, NAMESPACE};
 pub use fleet::{Fleet, Nodes};
 pub use invariants::{Strictness, violations};

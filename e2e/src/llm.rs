@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use crate::{
     Cluster, NAMESPACE, apply,
     explain::explain,
+    snapshot::is_ready,
     wait::{Look, patience, until},
 };
 
@@ -199,6 +200,29 @@ impl Cluster {
             counts == Some([replicas; 4]) && status_of(llm, "Ready") == "True"
         })
         .await
+    }
+
+    /// Waits until so many replicas of the newest revision are all there is, and Ready, by status
+    /// and by the pods themselves: status says what was where its operator does not run. Where every
+    /// pod is real, a change of some takes longer than usual.
+    pub async fn steady(&self, name: &str, replicas: i32) -> Result<LLMDeployment> {
+        let waited = until(format!("{replicas} are Ready"), 3 * patience(), async || {
+            let llm = self.llm(name).await?;
+            let status = llm.status.clone().unwrap_or_default();
+            let counts = [status.replicas, status.updated_replicas, status.available_replicas];
+            let pods = self.pods(name).await?;
+            let ready = pods.iter().filter(|pod| is_ready(pod)).count();
+            let done = is_current(&llm)
+                && counts == [replicas; 3]
+                && status_of(&llm, "Ready") == "True"
+                && [pods.len(), ready] == [usize::try_from(replicas)?; 2];
+            let seen = || format!("{ready} of {} pods are; {}", pods.len(), complaints(&llm));
+            Ok(if done { Look::Done(llm) } else { Look::NotYet(seen()) })
+        });
+        match waited.await {
+            Ok(llm) => Ok(llm),
+            Err(error) => Err(error.context(explain(self, name).await)),
+        }
     }
 
     /// Waits until it is refused a place, and returns the reason and message of `Placed`.

@@ -1,11 +1,10 @@
 //! Requests without a pause, counted: what a service's users see while it is changed.
 
 use std::{
-    cell::RefCell,
-    io::{Read as _, stdin},
-    rc::Rc,
+    fmt,
+    io::{BufRead as _, stdin},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -61,16 +60,33 @@ impl Counts {
     }
 }
 
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { answered, streamed, failed, slowest, seconds, .. } = self;
+        write!(
+            f,
+            "{} requests in {seconds:.0} s, {streamed} of them streamed, {failed} failed, the \
+             slowest took {slowest:.2} s",
+            answered + failed,
+        )
+    }
+}
+
 /// Asks until standard input ends: so many workers at once, every other request streaming, with
-/// short and long answers.
-pub async fn until_stdin_ends(question: &Question, workers: u32, pause_ms: u64) -> Counts {
-    let counts = Rc::new(RefCell::new(Counts::default()));
+/// short and long answers. For each line of input, tells what was counted so far.
+pub async fn until_stdin_ends(
+    question: &Question,
+    workers: u32,
+    pause_ms: u64,
+    tell: impl Fn(&Counts) + Send + 'static,
+) -> Counts {
+    let counts = Arc::new(Mutex::new(Counts::default()));
     let stop = Arc::new(AtomicBool::new(false));
     let begun = Instant::now();
     let local = LocalSet::new();
     for worker in 0..workers {
         let (counts, stop, mut question) =
-            (Rc::clone(&counts), Arc::clone(&stop), question.clone());
+            (Arc::clone(&counts), Arc::clone(&stop), question.clone());
         local.spawn_local(async move {
             let mut number = worker;
             while !stop.load(Ordering::Relaxed) {
@@ -79,17 +95,31 @@ pub async fn until_stdin_ends(question: &Question, workers: u32, pause_ms: u64) 
                 question.tokens = [8, 24, 64, 160][(number / 2 % 4) as usize];
                 let at = Instant::now();
                 let outcome = ask(&question, |_| {}).await;
-                counts.borrow_mut().add(&question, begun, at, outcome);
+                lock(&counts).add(&question, begun, at, outcome);
                 tokio::time::sleep(Duration::from_millis(pause_ms)).await;
             }
         });
     }
+    let all = Arc::clone(&counts);
     std::thread::spawn(move || {
-        let _ = stdin().read_to_end(&mut Vec::new());
+        for line in stdin().lock().lines() {
+            if line.is_err() {
+                break;
+            }
+            tell(&since(begun, &all));
+        }
         stop.store(true, Ordering::Relaxed);
     });
     local.await;
-    let mut counts = counts.borrow().clone();
+    since(begun, &counts)
+}
+
+fn since(begun: Instant, counts: &Mutex<Counts>) -> Counts {
+    let mut counts = lock(counts).clone();
     counts.seconds = begun.elapsed().as_secs_f64();
     counts
+}
+
+fn lock(counts: &Mutex<Counts>) -> MutexGuard<'_, Counts> {
+    counts.lock().unwrap_or_else(PoisonError::into_inner)
 }

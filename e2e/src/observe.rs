@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 
 use crate::{
     Cluster, Snapshot, Strictness,
-    snapshot::{gpus_of, has_ended, is_ready, node_of},
+    snapshot::{GPU_RESOURCES, gpus_of, has_ended, is_ready, node_of},
     violations,
 };
 
@@ -104,6 +104,22 @@ fn lock(seen: &Mutex<Observed>) -> std::sync::MutexGuard<'_, Observed> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A node whose kubelet has just started says that it has no GPUs, until their device plugin has
+/// come forward. What holds them holds them still.
+fn keep_gpus(before: &Node, now: &mut Node) {
+    let offered = |node: &Node| node.status.as_ref()?.allocatable.clone();
+    let (Some(before), Some(mut offers)) = (offered(before), offered(now)) else { return };
+    for resource in GPU_RESOURCES {
+        let none = offers.get(resource).is_none_or(|quantity| quantity.0 == "0");
+        if let Some(quantity) = before.get(resource).filter(|_| none) {
+            offers.insert(resource.to_owned(), quantity.clone());
+        }
+    }
+    if let Some(status) = &mut now.status {
+        status.allocatable = Some(offers);
+    }
+}
+
 fn changes<K>(
     cluster: &Cluster,
 ) -> impl futures::Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + use<K>
@@ -143,7 +159,10 @@ impl Observed {
         match event {
             watcher::Event::Init => self.synced[1] = false,
             watcher::Event::InitDone => self.synced[1] = true,
-            watcher::Event::Apply(node) | watcher::Event::InitApply(node) => {
+            watcher::Event::Apply(mut node) | watcher::Event::InitApply(mut node) => {
+                if let Some(before) = self.nodes.get(&node.name_any()) {
+                    keep_gpus(before, &mut node);
+                }
                 self.nodes.insert(node.name_any(), node);
             }
             watcher::Event::Delete(node) => _ = self.nodes.remove(&node.name_any()),

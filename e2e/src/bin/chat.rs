@@ -2,8 +2,8 @@
 //! network (`nsenter`), as nothing outside of that can reach a Service there.
 //!
 //! With a prompt it streams one answer to standard output, and ends with a line of JSON. With
-//! `--load` it asks, half of it streaming, until its standard input ends, and then prints what it
-//! counted: [`berth_e2e::load::Counts`].
+//! `--load` it asks, half of it streaming, until its standard input ends, and prints what it
+//! counted, then and for each line of input: [`berth_e2e::load::Counts`].
 
 use std::{io::Write as _, net::SocketAddr};
 
@@ -46,8 +46,9 @@ async fn main() -> Result<()> {
     let Args { to, model, tokens, plain, load, pause, prompt } = Args::parse();
     let question = Question { address: to, model, prompt, tokens, stream: !plain };
     if let Some(workers) = load {
-        let counts = load::until_stdin_ends(&question, workers, pause).await;
-        println!("{}", serde_json::to_string(&counts)?);
+        let tell = |counts: &load::Counts| println!("{}", json!(counts));
+        let counts = load::until_stdin_ends(&question, workers, pause, tell).await;
+        tell(&counts);
         return Ok(());
     }
     let answer = ask(&question, |piece| {
