@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Quantization;
+use crate::{KvDtype, Quantization, Tensors};
 
 /// The architecture of a model, as far as memory depends on it.
 ///
@@ -59,6 +59,58 @@ pub struct ModelFacts {
     /// everything that is counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight_bytes: Option<u64>,
+    /// Width of a value head (`v_head_dim`), where it differs from that of a key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_head_dim: Option<u32>,
+    /// The heads of the windowed layers, where they differ from those of the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_heads: Option<Heads>,
+    /// Layers that read the keys and values of an earlier layer and keep none of their own
+    /// (`num_kv_shared_layers`): the last ones.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub kv_shared_layers: u32,
+    /// Attention to the output of an encoder, which is kept beside the cache of the text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cross_attention: Option<CrossAttention>,
+    /// What a sparse attention's index adds to the cache of a layer with heads, in bytes a token;
+    /// [`Mla`] has its own.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub index_bytes_per_token: u32,
+    /// Part of a head that is rotated, where not all of it is; 0 without rotary positions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotary_dim: Option<u32>,
+    /// How the checkpoint asks to have the KV cache stored (`kv_cache_scheme`,
+    /// `kv_cache_quant_algo`), which vLLM's `auto` follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_cache: Option<KvDtype>,
+    /// The tensors layer by layer, as a reader of files found or counted them. Goes before what the
+    /// other fields would count to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tensors: Option<Tensors>,
+}
+
+/// Key and value heads that differ from a model's others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Heads {
+    /// Key and value heads.
+    pub kv_heads: u32,
+    /// Width of a key head.
+    pub head_dim: u32,
+    /// Width of a value head, where it differs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_head_dim: Option<u32>,
+}
+
+/// Decoder layers that attend to an encoder's output: keys and values of every position of it, once
+/// a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CrossAttention {
+    /// The layers that do.
+    pub layers: u32,
+    /// The most positions that the encoder gives (`max_source_positions`: 1,500 for Whisper's 30 s).
+    pub tokens: u32,
 }
 
 /// Multi-head latent attention: one compressed vector a token and layer instead of keys and values.
@@ -124,10 +176,45 @@ pub struct Recurrent {
     pub state_bytes_per_sequence: u64,
 }
 
+/// No model: the gate that nearly all have, and nothing else. For `..` in literals.
+impl Default for ModelFacts {
+    fn default() -> Self {
+        Self {
+            parameters: None,
+            layers: 0,
+            hidden_size: 0,
+            intermediate_size: 0,
+            attention_heads: 0,
+            kv_heads: 0,
+            head_dim: 0,
+            vocab_size: 0,
+            max_context: 0,
+            tied_embeddings: false,
+            gated: true,
+            other_parameters: 0,
+            mla: None,
+            moe: None,
+            window: None,
+            recurrent: None,
+            quantization: Quantization::None,
+            weight_bytes: None,
+            value_head_dim: None,
+            window_heads: None,
+            kv_shared_layers: 0,
+            cross_attention: None,
+            index_bytes_per_token: 0,
+            rotary_dim: None,
+            kv_cache: None,
+            tensors: None,
+        }
+    }
+}
+
 impl ModelFacts {
-    /// The layers that keep keys and values (or MLA's compressed vector).
+    /// The layers that keep keys and values (or MLA's compressed vector) of their own.
     pub(crate) fn kv_layers(&self) -> u32 {
-        self.recurrent.map_or(self.layers, |recurrent| recurrent.attention_layers)
+        let attention = self.recurrent.map_or(self.layers, |recurrent| recurrent.attention_layers);
+        attention.saturating_sub(self.kv_shared_layers)
     }
 
     /// Of those, the ones that keep them for a window only.
@@ -151,4 +238,9 @@ impl Moe {
 
 const fn yes() -> bool {
     true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(value: &u32) -> bool {
+    *value == 0
 }

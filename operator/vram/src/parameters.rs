@@ -3,7 +3,7 @@
 //! The counts are kept apart by what becomes of them: what is quantised and what is not, what
 //! tensor parallelism divides and what it repeats. Biases are left out (under 0.01 %).
 
-use crate::{Mla, ModelFacts};
+use crate::{Mla, ModelFacts, read::Classes};
 
 /// Parameters by what becomes of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,8 +29,12 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// Counts `facts`. Saturates: validated facts never get near.
+    /// Counts `facts`, tensor by tensor where they are known. Saturates: validated facts never get
+    /// near.
     pub(crate) fn of(facts: &ModelFacts) -> Self {
+        if let Some(tensors) = &facts.tensors {
+            return Self::from(tensors.parameters());
+        }
         let hidden = facts.hidden_size;
         let table = product(&[facts.vocab_size, hidden]);
         let layers = u64::from(facts.layers);
@@ -96,6 +100,33 @@ impl Counts {
     }
 }
 
+impl From<Classes> for Counts {
+    fn from(classes: Classes) -> Self {
+        let Classes {
+            embedding,
+            output,
+            attention,
+            kv_projection,
+            latent_projection,
+            dense,
+            experts,
+            replicated,
+            other,
+        } = classes;
+        Self {
+            embedding,
+            output,
+            attention,
+            kv_projection,
+            latent_projection,
+            dense,
+            experts,
+            replicated,
+            other,
+        }
+    }
+}
+
 /// One layer of MLA: what is divided among GPUs, and what is the same on all.
 fn mla_layer(hidden: u32, heads: u32, mla: &Mla) -> (u64, u64) {
     let query = mla.qk_nope_head_dim.saturating_add(mla.qk_rope_head_dim);
@@ -121,8 +152,8 @@ pub fn parameters(facts: &ModelFacts) -> u64 {
     facts.parameters.unwrap_or_else(|| counted_parameters(facts))
 }
 
-/// All parameters, counted from the architecture whatever the facts say. Recurrent layers are
-/// counted as if they were attention: give `parameters` for such models.
+/// All parameters, counted from the tensors or the architecture whatever the facts say. Without
+/// tensors recurrent layers are counted as if they were attention: give `parameters` then.
 pub fn counted_parameters(facts: &ModelFacts) -> u64 {
     Counts::of(facts).total()
 }

@@ -1,6 +1,6 @@
 //! Checks that facts about a model can be true, field by field.
 
-use crate::{InvalidFact, Mla, ModelFacts, Moe, Quantization};
+use crate::{Heads, InvalidFact, Mla, ModelFacts, Moe, Quantization, Tensors};
 
 /// Far beyond any model there is, and small enough that no product of them overflows unnoticed.
 mod limit {
@@ -61,7 +61,8 @@ impl ModelFacts {
         if let Some(recurrent) = self.recurrent {
             within("recurrent.attentionLayers", recurrent.attention_layers, 0, self.layers)?;
             total("recurrent.stateBytesPerSequence", recurrent.state_bytes_per_sequence)?;
-            if self.parameters.is_none() && self.weight_bytes.is_none() {
+            let counted = self.tensors.is_some();
+            if self.parameters.is_none() && self.weight_bytes.is_none() && !counted {
                 return problem(
                     "parameters",
                     "is missing: recurrent layers cannot be counted, give parameters or weightBytes",
@@ -72,6 +73,17 @@ impl ModelFacts {
             within("window.tokens", window.tokens, 1, u32::MAX)?;
             within("window.windowedLayers", window.windowed_layers, 0, self.kv_layers())?;
         }
+        if let Some(cross) = self.cross_attention {
+            within("crossAttention.layers", cross.layers, 0, self.layers)?;
+            within("crossAttention.tokens", cross.tokens, 1, limit::VOCABULARY)?;
+        }
+        if let Some(heads) = &self.window_heads {
+            check_heads(heads)?;
+        }
+        within("valueHeadDim", self.value_head_dim.unwrap_or(1), 1, limit::HEAD_DIM)?;
+        within("rotaryDim", self.rotary_dim.unwrap_or(0), 0, limit::HEAD_DIM)?;
+        within("indexBytesPerToken", self.index_bytes_per_token, 0, limit::WIDTH)?;
+        within("kvSharedLayers", self.kv_shared_layers, 0, self.layers)?;
         Ok(())
     }
 
@@ -89,6 +101,9 @@ impl ModelFacts {
             }
             total("weightBytes", bytes)?;
         }
+        if let Some(tensors) = &self.tensors {
+            check_tensors(tensors, self.layers)?;
+        }
         let counted = crate::counted_parameters(self);
         if counted > limit::TOTAL {
             return problem(
@@ -98,6 +113,23 @@ impl ModelFacts {
         }
         Ok(())
     }
+}
+
+fn check_tensors(tensors: &Tensors, layers: u32) -> Result<(), InvalidFact> {
+    let count = tensors.layer_count();
+    if count != layers {
+        return problem("tensors.layers", format!("are {count}, but the model has {layers}"));
+    }
+    total("tensors", tensors.bytes().total())?;
+    total("tensors", tensors.parameters().total())?;
+    total("tensors.draftBytes", tensors.draft_bytes)?;
+    total("tensors.unusedBytes", tensors.unused_bytes)
+}
+
+fn check_heads(heads: &Heads) -> Result<(), InvalidFact> {
+    within("windowHeads.kvHeads", heads.kv_heads, 1, limit::HEADS)?;
+    within("windowHeads.headDim", heads.head_dim, 1, limit::HEAD_DIM)?;
+    within("windowHeads.valueHeadDim", heads.value_head_dim.unwrap_or(1), 1, limit::HEAD_DIM)
 }
 
 fn check_mla(mla: &Mla) -> Result<(), InvalidFact> {

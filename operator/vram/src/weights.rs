@@ -2,15 +2,27 @@
 
 use berth_units::Bytes;
 
-use crate::{ModelFacts, Quantization, parameters::Counts, parameters::product};
+use crate::{
+    ModelFacts, Quantization,
+    parameters::{Counts, product},
+    read::Classes,
+};
 
 /// The checkpoint, in bytes: what is downloaded, cached and read.
 ///
-/// Exact where the facts give `weight_bytes`, else counted from the architecture with the bits of
-/// each part. Published `parameters` beyond the counted ones (vision towers, prediction heads)
-/// count in 16 bits.
+/// Exact where the facts give `weight_bytes`, else what the tensors add up to, else counted from the
+/// architecture with the bits of each part. Published `parameters` beyond the counted ones (vision
+/// towers, prediction heads) count in 16 bits.
 pub fn weights(facts: &ModelFacts) -> Bytes {
-    facts.weight_bytes.map_or_else(|| Parts::of(facts).total(), Bytes)
+    let counted = || Parts::of(facts).total() + not_loaded(facts);
+    facts.weight_bytes.map_or_else(counted, Bytes)
+}
+
+/// What the checkpoint holds and no engine loads to serve.
+fn not_loaded(facts: &ModelFacts) -> Bytes {
+    facts.tensors.as_ref().map_or(Bytes::ZERO, |tensors| {
+        Bytes(tensors.draft_bytes.saturating_add(tensors.unused_bytes))
+    })
 }
 
 /// The checkpoint in bytes, by what an engine does with each part.
@@ -32,6 +44,14 @@ pub(crate) struct Parts {
 
 impl Parts {
     pub(crate) fn of(facts: &ModelFacts) -> Self {
+        if let Some(tensors) = &facts.tensors {
+            let parts = Self::from(tensors.bytes());
+            let loaded = facts
+                .weight_bytes
+                .filter(|_| !tensors.exact)
+                .map(|bytes| bytes.saturating_sub(not_loaded(facts).get()));
+            return parts.exact(loaded);
+        }
         let counts = Counts::of(facts);
         let stored = facts.quantization;
         let linear = stored.bits();
@@ -83,6 +103,19 @@ impl Parts {
             + self.experts
             + self.kv_projection
             + self.replicated
+    }
+}
+
+impl From<Classes> for Parts {
+    fn from(bytes: Classes) -> Self {
+        Self {
+            embedding: Bytes(bytes.embedding),
+            output: Bytes(bytes.output),
+            divided: Bytes(bytes.attention) + Bytes(bytes.dense) + Bytes(bytes.other),
+            experts: Bytes(bytes.experts),
+            kv_projection: Bytes(bytes.kv_projection),
+            replicated: Bytes(bytes.latent_projection) + Bytes(bytes.replicated),
+        }
     }
 }
 

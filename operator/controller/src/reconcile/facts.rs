@@ -117,6 +117,7 @@ fn from_manifest(facts: &Facts, files: Option<&str>) -> Result<ModelFacts, Probl
         }),
         quantization: quantization(facts, files)?,
         weight_bytes: facts.weight_bytes.map(large),
+        ..ModelFacts::default()
     })
 }
 

@@ -86,6 +86,7 @@ impl Data {
             recurrent: None,
             quantization: Quantization::None,
             weight_bytes: None,
+            ..ModelFacts::default()
         })
     }
 }

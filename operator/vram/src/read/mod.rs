@@ -1,0 +1,9 @@
+//! Reading what is to be known about a model from its own files.
+//!
+//! Pure: texts and bytes go in, [`ModelFacts`](crate::ModelFacts) and [`Tensors`] come out; whoever
+//! calls fetches them. Files come from strangers, so every reader is bounded: sizes, counts and
+//! depths that no model has are refused before memory is taken for them.
+
+mod tensors;
+
+pub use tensors::{Classes, LayerCache, LayerRun, Tensors};
