@@ -4,7 +4,10 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use anyhow::Context as _;
 use berth_crds::llm_deployment::{EngineType, Vendor};
-use berth_render::{CacheSite, Site};
+use berth_render::{
+    CacheSite, Site,
+    vendor::{GpuResources, NoExtendedResource, ResourceName},
+};
 use berth_units::Bytes;
 use clap::{Parser, ValueEnum};
 
@@ -46,6 +49,11 @@ pub struct Args {
     /// Runtime class of pods by vendor, such as `NVIDIA=nvidia`. May be given more than once.
     #[arg(long)]
     pub runtime_class: Vec<RuntimeClass>,
+
+    /// Extended resource that a vendor's device plugin offers where it is not `nvidia.com/gpu` or
+    /// `amd.com/gpu`, such as `NVIDIA=example.com/gpu`. May be given more than once.
+    #[arg(long)]
+    pub gpu_resource: Vec<GpuResource>,
 
     /// Image of the step that downloads models.
     #[arg(long, default_value = concat!("berth-fetch:", env!("CARGO_PKG_VERSION")))]
@@ -96,7 +104,7 @@ pub struct Args {
 }
 
 impl Args {
-    /// How models come to their nodes.
+    /// How models come to their nodes, and what the GPUs there are called.
     pub fn site(&self) -> anyhow::Result<Site> {
         let hub_ca = match &self.hub_ca_file {
             Some(path) => Some(
@@ -112,7 +120,9 @@ impl Args {
             namespace: self.namespace.clone(),
             pull_secrets: self.cache_pull_secret.clone(),
         });
+        let renamed = self.gpu_resource.iter().map(|given| (given.vendor, given.name.clone()));
         Ok(Site {
+            gpu_resources: GpuResources::new(renamed).context("--gpu-resource")?,
             fetch_image: self.fetch_image.clone(),
             hub: self.hub.clone(),
             hub_ca,
@@ -181,6 +191,26 @@ impl FromStr for RuntimeClass {
     }
 }
 
+/// What a vendor's GPUs are called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GpuResource {
+    /// Vendor.
+    pub vendor: Vendor,
+    /// The extended resource.
+    pub name: ResourceName,
+}
+
+impl FromStr for GpuResource {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not VENDOR=RESOURCE, such as NVIDIA=example.com/gpu");
+        let (vendor, name) = text.split_once('=').ok_or_else(wrong)?;
+        let vendor = named(vendor).ok_or_else(wrong)?;
+        Ok(Self { vendor, name: name.parse().map_err(|e: NoExtendedResource| e.to_string())? })
+    }
+}
+
 /// A path from the root that does not climb, without a slash at its end.
 fn absolute(text: &str) -> Result<String, String> {
     let path = text.trim_end_matches('/');
@@ -221,5 +251,23 @@ mod tests {
         for wrong in ["", "VLLM=x", "VLLM:NVIDIA", "vllm:NVIDIA=x", "VLLM:NVIDIA="] {
             assert!(wrong.parse::<EngineImage>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn resources_are_named_by_vendor() {
+        let args = |given: &[&str]| {
+            let given = given.iter().flat_map(|given| ["--gpu-resource", given]);
+            Args::try_parse_from(["berth-operator"].into_iter().chain(given))
+        };
+        let site = args(&["NVIDIA=example.com/gpu"]).unwrap().site().unwrap();
+        assert_eq!(site.gpu_resources.of(Vendor::NVIDIA), "example.com/gpu");
+        assert_eq!(site.gpu_resources.of(Vendor::AMD), "amd.com/gpu");
+        for wrong in ["", "example.com/gpu", "nvidia=example.com/gpu", "NVIDIA="] {
+            assert!(args(&[wrong]).is_err(), "{wrong}");
+        }
+        let said = args(&["NVIDIA=gpu"]).unwrap_err().to_string();
+        assert!(said.contains("--gpu-resource") && said.contains("DOMAIN/NAME"), "{said}");
+        let said = format!("{:#}", args(&["NVIDIA=amd.com/gpu"]).unwrap().site().unwrap_err());
+        assert!(said.contains("--gpu-resource") && said.contains("amd.com/gpu"), "{said}");
     }
 }

@@ -21,6 +21,7 @@ use berth_planner::{
     DeploymentId, Fleet, NodeName, Occupant, OccupantId, PodKey,
     queue::{Queue, Waiting},
 };
+use berth_render::vendor::GpuResources;
 use berth_units::Bytes;
 use futures::channel::mpsc::UnboundedSender;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
@@ -63,6 +64,8 @@ pub struct World {
     cache: Notify,
     /// The size of the cache of a node that does not say otherwise.
     cache_size: Bytes,
+    /// The resources that GPUs are.
+    gpu_resources: GpuResources,
 }
 
 /// What is known now.
@@ -102,6 +105,7 @@ impl World {
             reordered: Notify::new(),
             cache: Notify::new(),
             cache_size: Bytes::ZERO,
+            gpu_resources: GpuResources::default(),
         }
     }
 
@@ -109,6 +113,12 @@ impl World {
     #[must_use]
     pub fn with_caches(self, size: Bytes) -> Self {
         Self { cache_size: size, ..self }
+    }
+
+    /// The same where the device plugins offer GPUs as those resources.
+    #[must_use]
+    pub fn with_gpu_resources(self, gpu_resources: GpuResources) -> Self {
+        Self { gpu_resources, ..self }
     }
 
     /// Locks it. Hold it for as short as possible, and never over an await.
@@ -138,7 +148,8 @@ impl World {
 
     /// Takes in a node.
     pub fn saw_node(&self, node: &Node) {
-        self.update(|state| state.fleet.upsert_node(node::node(node, self.cache_size)));
+        let node = node::node(node, &self.gpu_resources, self.cache_size);
+        self.update(|state| state.fleet.upsert_node(node));
     }
 
     /// Takes in a volume of a node's cache.
@@ -152,7 +163,7 @@ impl World {
     pub fn saw_pod(&self, pod: &Pod) {
         let owner = self.update(|state| {
             state.written.remove(pod.uid().as_deref().unwrap_or_default());
-            state.saw_pod(pod)
+            state.saw_pod(pod, &self.gpu_resources)
         });
         self.trigger(owner.as_ref());
     }
@@ -162,7 +173,7 @@ impl World {
         self.update(|state| {
             state.written.retain(|_, at| at.elapsed() < JUST_WRITTEN);
             state.written.extend(pod.uid().map(|uid| (uid, Instant::now())));
-            state.saw_pod(pod)
+            state.saw_pod(pod, &self.gpu_resources)
         });
     }
 
@@ -280,7 +291,7 @@ impl State {
     }
 
     /// Takes in a pod; the deployment that it is of, if it is ours.
-    fn saw_pod(&mut self, pod: &Pod) -> Option<DeploymentId> {
+    fn saw_pod(&mut self, pod: &Pod, names: &GpuResources) -> Option<DeploymentId> {
         let uid = pod.uid()?;
         if self.gone.0.contains(&uid) {
             return None;
@@ -292,7 +303,7 @@ impl State {
         if let Some(keeper) = shelves::keeper(pod) {
             self.shelves.saw_keeper(keeper);
         }
-        match pod::occupant(pod) {
+        match pod::occupant(pod, names) {
             Some(occupant) => {
                 if occupant.cache.is_some() {
                     self.shelves.look_at(&occupant.node);

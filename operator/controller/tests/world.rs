@@ -2,9 +2,10 @@
 
 mod common;
 
+use berth_crds::llm_deployment::Vendor;
 use berth_operator::world::{World, pod};
 use berth_planner::{NodeName, OccupantId, Owner as Holder};
-use berth_render::{Claim, Owner, Replica, Template, revision::hash};
+use berth_render::{Claim, Owner, Replica, Site, Template, revision::hash, vendor::GpuResources};
 use berth_units::Bytes;
 use common::{defaults, deployment, node};
 use futures::channel::mpsc;
@@ -23,6 +24,10 @@ fn template() -> Template {
 
 /// A pod as Berth renders it, as it comes back from the API server.
 fn rendered(attempt: u32) -> Pod {
+    rendered_at(attempt, &common::site())
+}
+
+fn rendered_at(attempt: u32, site: &Site) -> Pod {
     let template = template();
     let mut pod = berth_render::pod(
         &template,
@@ -39,19 +44,23 @@ fn rendered(attempt: u32) -> Pod {
             node: "gpu-1".to_owned(),
             claim: Claim { gpus: 1, bytes_per_gpu: VRAM, product: "H100".to_owned(), cache: None },
         },
-        &common::site(),
+        site,
     );
     pod.metadata.uid = Some(format!("uid-{attempt}"));
     pod
 }
 
 fn foreign(uid: &str, gpus: &str, node: Option<&str>) -> Pod {
+    holding("nvidia.com/gpu", uid, gpus, node)
+}
+
+fn holding(resource: &str, uid: &str, gpus: &str, node: Option<&str>) -> Pod {
     serde_json::from_value(json!({
         "metadata": {"name": uid, "namespace": "other", "uid": uid},
         "spec": {
             "nodeName": node,
             "containers": [{"name": "c", "resources": {
-                "limits": {"nvidia.com/gpu": gpus}, "requests": {"cpu": "2"}}}],
+                "limits": {resource: gpus}, "requests": {"cpu": "2"}}}],
         },
         "status": {"phase": "Running"},
     }))
@@ -77,7 +86,7 @@ fn what_berth_renders_is_read_back_as_it_was_meant() {
     assert_eq!(replica.node, NodeName::from("gpu-1"), "pinned, though not bound yet");
     assert_eq!(replica.claim.bytes_per_gpu, VRAM);
     assert!(matches!(replica.progress, pod::Progress::Unbound { .. }));
-    let occupant = pod::occupant(&pod).unwrap();
+    let occupant = pod::occupant(&pod, &GpuResources::default()).unwrap();
     assert_eq!(occupant.gpus, 1);
     assert_eq!(occupant.resources.cpu, template().resources.cpu);
     assert_eq!(occupant.resources.memory, template().resources.memory);
@@ -123,6 +132,22 @@ fn pods_of_others_hold_their_gpus_from_binding_to_end() {
     ended.status = Some(PodStatus { phase: Some("Succeeded".to_owned()), ..PodStatus::default() });
     world.saw_pod(&ended);
     assert_eq!(free(&world), 8);
+}
+
+#[test]
+fn gpus_are_held_under_the_name_that_the_cluster_gives_them() {
+    let given = (Vendor::NVIDIA, "example.com/gpu".parse().unwrap());
+    let gpu_resources = GpuResources::new([given]).unwrap();
+    let world = world().with_gpu_resources(gpu_resources.clone());
+    let pod = rendered_at(0, &Site { gpu_resources, ..common::site() });
+    world.saw_pod(&pod);
+    assert_eq!(free(&world), 7, "as it was rendered");
+    world.saw_pod(&holding("example.com/gpu", "a", "2", Some("gpu-1")));
+    assert_eq!(free(&world), 5, "somebody else's");
+    world.saw_pod(&foreign("b", "2", Some("gpu-1")));
+    assert_eq!(free(&world), 5, "something else");
+    world.saw_pod(&rendered(1));
+    assert_eq!(free(&world), 4, "ours from before the name was another");
 }
 
 #[test]

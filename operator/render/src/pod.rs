@@ -86,7 +86,7 @@ pub fn pod(template: &Template, replica: &Replica, site: &Site) -> Pod {
         spec: Some(PodSpec {
             affinity: Some(pin(&replica.node)),
             node_selector: non_empty(template.node_selector.clone()),
-            tolerations: Some(tolerations(template)),
+            tolerations: Some(tolerations_at(template, site)),
             priority_class_name: Some(template.priority_class.clone()),
             runtime_class_name: template.runtime_class.clone(),
             image_pull_secrets: pull_secrets(template),
@@ -100,7 +100,7 @@ pub fn pod(template: &Template, replica: &Replica, site: &Site) -> Pod {
             )),
             security_context: Some(pod_security(template, engine, group)),
             init_containers: (!init.is_empty()).then_some(init),
-            containers: vec![container(template, engine, replica, mounts)],
+            containers: vec![container(template, engine, replica, site, mounts)],
             volumes: Some(volumes),
             ..PodSpec::default()
         }),
@@ -173,16 +173,29 @@ pub(crate) fn pin(node: &str) -> Affinity {
 
 /// The user's, and the taint that the vendor's nodes carry by custom.
 pub(crate) fn tolerations(template: &Template) -> Vec<Toleration> {
+    let mut all = template.tolerations.iter().map(toleration).collect();
+    tolerate(&mut all, vendor::profile(template.vendor).taint);
+    all
+}
+
+/// The same, and the taint by the name that this cluster gives the vendor's GPUs: the custom is to
+/// name the taint after the resource.
+fn tolerations_at(template: &Template, site: &Site) -> Vec<Toleration> {
+    let mut all = tolerations(template);
+    tolerate(&mut all, site.gpu_resources.of(template.vendor));
+    all
+}
+
+/// Tolerates a taint whatever its value and effect, once.
+fn tolerate(all: &mut Vec<Toleration>, taint: &str) {
     let taint = Toleration {
-        key: Some(vendor::profile(template.vendor).taint.to_owned()),
+        key: Some(taint.to_owned()),
         operator: Some("Exists".to_owned()),
         ..Toleration::default()
     };
-    let mut all: Vec<Toleration> = template.tolerations.iter().map(toleration).collect();
     if !all.contains(&taint) {
         all.push(taint);
     }
-    all
 }
 
 fn toleration(of_spec: &SpecToleration) -> Toleration {
@@ -251,6 +264,7 @@ fn container(
     template: &Template,
     engine: &dyn Engine,
     replica: &Replica,
+    site: &Site,
     mut mounts: Vec<VolumeMount>,
 ) -> Container {
     mounts.extend(
@@ -267,7 +281,7 @@ fn container(
     );
     let mut args = engine.args(template);
     args.extend(template.engine.args.iter().cloned());
-    let amounts = amounts(template, replica);
+    let amounts = amounts(template, replica, site);
     let pre_stop = engine.pre_stop_seconds(template.shutdown_grace_seconds);
     Container {
         name: CONTAINER.to_owned(),
@@ -312,14 +326,14 @@ fn container(
 }
 
 /// Requests and limits alike: the Guaranteed class, and GPUs cannot be overcommitted anyway.
-fn amounts(template: &Template, replica: &Replica) -> BTreeMap<String, Quantity> {
+fn amounts(template: &Template, replica: &Replica, site: &Site) -> BTreeMap<String, Quantity> {
     let resources = template.resources_with(replica.claim.cache.as_ref());
     BTreeMap::from([
         ("cpu".to_owned(), quantity::cpu(resources.cpu)),
         ("memory".to_owned(), quantity::bytes(resources.memory)),
         ("ephemeral-storage".to_owned(), quantity::bytes(resources.ephemeral_storage)),
         (
-            vendor::profile(template.vendor).resource.to_owned(),
+            site.gpu_resources.of(template.vendor).to_owned(),
             Quantity(replica.claim.gpus.to_string()),
         ),
     ])

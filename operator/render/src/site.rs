@@ -2,10 +2,15 @@
 
 use berth_units::Bytes;
 
-/// How models come to their nodes. No part of a revision: which hub a file comes from, and where it
-/// is kept, changes nothing about what serves, and must be right on the day a pod starts.
+use crate::vendor::GpuResources;
+
+/// How models come to their nodes, and what the GPUs there are called. No part of a revision: which
+/// hub a file comes from, where it is kept, and as which resource a GPU is offered changes nothing
+/// about what serves, and must be right on the day a pod starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
+    /// The resources that GPUs are.
+    pub gpu_resources: GpuResources,
     /// Image of `berth-fetch`.
     pub fetch_image: String,
     /// The hub in place of `https://huggingface.co`: a mirror that speaks its file API.

@@ -1,4 +1,7 @@
-//! What differs from one GPU vendor to the next, as Kubernetes sees it.
+//! What differs from one GPU vendor to the next, as Kubernetes sees it, and the names that a cluster
+//! gives the GPUs of each.
+
+use std::{fmt, str::FromStr};
 
 use berth_crds::llm_deployment::Vendor;
 use berth_units::Bytes;
@@ -6,8 +9,9 @@ use berth_units::Bytes;
 /// A vendor's names in Kubernetes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Profile {
-    /// The extended resource that the device plugin offers.
-    pub resource: &'static str,
+    /// The extended resource that the device plugin offers unless it is told otherwise: what a
+    /// cluster really calls it, [`GpuResources`] says.
+    resource: &'static str,
     /// Key of the taint that nodes with such GPUs carry by custom.
     pub taint: &'static str,
     /// Node label with the product's name.
@@ -50,6 +54,103 @@ pub const fn profile(vendor: Vendor) -> &'static Profile {
     }
 }
 
+/// The extended resources as which the device plugins of a cluster offer GPUs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GpuResources {
+    nvidia: ResourceName,
+    amd: ResourceName,
+}
+
+/// The name of an extended resource: a domain and a name, such as `example.com/gpu`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResourceName(String);
+
+/// A name that the API server would not take for an extended resource.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is no extended resource: it takes DOMAIN/NAME, such as example.com/gpu, outside of kubernetes.io"
+)]
+pub struct NoExtendedResource(String);
+
+/// Two vendors' GPUs under one name: nobody could tell them apart.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the GPUs of NVIDIA and of AMD cannot both be the resource {0}; name another for one of them"
+)]
+pub struct SharedResource(ResourceName);
+
+impl Default for GpuResources {
+    fn default() -> Self {
+        let custom = |profile: &Profile| ResourceName(profile.resource.to_owned());
+        Self { nvidia: custom(&NVIDIA), amd: custom(&AMD) }
+    }
+}
+
+impl GpuResources {
+    /// The names by custom, but for those given; of two for a vendor the later one.
+    pub fn new(
+        given: impl IntoIterator<Item = (Vendor, ResourceName)>,
+    ) -> Result<Self, SharedResource> {
+        let mut names = Self::default();
+        for (vendor, name) in given {
+            match vendor {
+                Vendor::NVIDIA => names.nvidia = name,
+                Vendor::AMD => names.amd = name,
+            }
+        }
+        if names.nvidia == names.amd { Err(SharedResource(names.nvidia)) } else { Ok(names) }
+    }
+
+    /// The resource that a vendor's GPUs are.
+    pub fn of(&self, vendor: Vendor) -> &str {
+        match vendor {
+            Vendor::NVIDIA => &self.nvidia.0,
+            Vendor::AMD => &self.amd.0,
+        }
+    }
+
+    /// The vendor whose GPUs are that resource.
+    pub fn vendor(&self, resource: &str) -> Option<Vendor> {
+        [Vendor::NVIDIA, Vendor::AMD].into_iter().find(|&vendor| self.of(vendor) == resource)
+    }
+}
+
+impl fmt::Display for ResourceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for ResourceName {
+    type Err = NoExtendedResource;
+
+    /// As the API server decides it (`IsExtendedResourceName`): with `requests.` before it, the name
+    /// that quotas have for it, it has to be a qualified name.
+    fn from_str(text: &str) -> Result<Self, NoExtendedResource> {
+        let is_valid = text.split_once('/').is_some_and(|(domain, name)| {
+            let most = 253 - "requests.".len();
+            let in_domain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+            let in_name = |b: u8| b.is_ascii_alphanumeric();
+            domain.len() <= most
+                && domain.split('.').all(|label| is_spelt(label, in_domain, b"-"))
+                && !domain.starts_with("requests.")
+                && !domain.ends_with("kubernetes.io")
+                && name.len() <= 63
+                && is_spelt(name, in_name, b"-_.")
+        });
+        if is_valid { Ok(Self(text.to_owned())) } else { Err(NoExtendedResource(text.to_owned())) }
+    }
+}
+
+/// Whether a text has such characters, and others only between them.
+fn is_spelt(text: &str, is_usual: impl Fn(u8) -> bool, between: &[u8]) -> bool {
+    let bytes = text.as_bytes();
+    let ends = bytes.first().into_iter().chain(bytes.last());
+    !bytes.is_empty()
+        && ends.copied().all(&is_usual)
+        && bytes.iter().all(|&b| is_usual(b) || between.contains(&b))
+}
+
 /// The memory of one GPU as the label [`Profile::label_memory`] tells it. `None` where it is no
 /// amount of memory: unknown, never a guess.
 pub fn memory(vendor: Vendor, label: &str) -> Option<Bytes> {
@@ -73,6 +174,56 @@ fn digits(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn resources_are_named_by_custom_unless_told_otherwise() {
+        let names = GpuResources::default();
+        assert_eq!(names.of(Vendor::NVIDIA), "nvidia.com/gpu");
+        assert_eq!(names.of(Vendor::AMD), "amd.com/gpu");
+        let renamed = (Vendor::NVIDIA, "example.com/gpu".parse().unwrap());
+        let names = GpuResources::new([renamed]).unwrap();
+        assert_eq!(names.of(Vendor::NVIDIA), "example.com/gpu");
+        assert_eq!(names.of(Vendor::AMD), "amd.com/gpu");
+        assert_eq!(names.vendor("example.com/gpu"), Some(Vendor::NVIDIA));
+        assert_eq!(names.vendor("nvidia.com/gpu"), None);
+    }
+
+    #[test]
+    fn two_vendors_do_not_share_a_resource() {
+        let renamed = (Vendor::NVIDIA, "amd.com/gpu".parse().unwrap());
+        let error = GpuResources::new([renamed]).unwrap_err();
+        assert!(error.to_string().contains("amd.com/gpu"), "{error}");
+    }
+
+    #[test]
+    fn a_resource_has_a_name_that_the_api_server_takes() {
+        let long = |domain: usize, name: usize| {
+            let labels = ["d".repeat(60), "d".repeat(60), "d".repeat(60), "d".repeat(60)].join(".");
+            format!("{}/{}", &labels[..domain], "n".repeat(name))
+        };
+        for good in ["example.com/gpu", "nvidia.com/gpu.shared", "a/A_b-9", &long(243, 63)] {
+            assert_eq!(good.parse(), Ok(ResourceName(good.to_owned())), "{good}");
+        }
+        for wrong in [
+            "",
+            "gpu",
+            "/gpu",
+            "example.com/",
+            "example.com/a/b",
+            "Example.com/gpu",
+            "example..com/gpu",
+            "-example.com/gpu",
+            "example.com/-gpu",
+            "example.com/gpu ",
+            "requests.example.com/gpu",
+            "kubernetes.io/gpu",
+            "node.kubernetes.io/gpu",
+            &long(243, 64),
+            &format!("{}.dd/gpu", &long(242, 1)[..242]),
+        ] {
+            assert_eq!(wrong.parse::<ResourceName>(), Err(NoExtendedResource(wrong.to_owned())));
+        }
+    }
 
     #[test]
     fn memory_is_read_from_labels() {

@@ -61,7 +61,8 @@ pub async fn lead(leader: Leader) -> anyhow::Result<()> {
     let (triggers, triggered) = mpsc::unbounded();
     let cache = site.cache.clone();
     let size = cache.as_ref().map_or(Bytes::ZERO, |cache| cache.size);
-    let world = Arc::new(World::new(triggers).with_caches(size));
+    let world = World::new(triggers).with_caches(size);
+    let world = Arc::new(world.with_gpu_resources(site.gpu_resources.clone()));
     let limit = Duration::from_secs(args.lease_seconds) / 3;
     let writer = Writer::new(client.clone(), leadership.clone(), limit, metrics.calls());
     let reporter =

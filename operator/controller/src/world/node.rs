@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use berth_crds::{llm_deployment::Vendor, names};
 use berth_planner::{Effect, Gpus, Node, NodeName, Resources, Taint};
-use berth_render::vendor;
+use berth_render::vendor::{self, GpuResources};
 use berth_units::{Bytes, MilliCpu};
 use k8s_openapi::{api::core::v1, apimachinery::pkg::api::resource::Quantity};
 use kube::ResourceExt;
@@ -15,7 +15,7 @@ use crate::reconcile::placing::planner_vendor;
 /// Reads a node. GPUs that cannot be used whole (time-slicing, MIG, two vendors on one node) are
 /// kept with the reason, so that it can be told. `cache` is the size of its cache where it does not
 /// say otherwise; a size of its own only counts where nodes have caches at all.
-pub fn node(node: &v1::Node, cache: Bytes) -> Node {
+pub fn node(node: &v1::Node, names: &GpuResources, cache: Bytes) -> Node {
     let spec = node.spec.as_ref();
     let status = node.status.as_ref();
     let ready = status
@@ -35,11 +35,11 @@ pub fn node(node: &v1::Node, cache: Bytes) -> Node {
             .and_then(|spec| spec.taints.as_ref())
             .into_iter()
             .flatten()
-            .filter_map(taint)
+            .filter_map(|spec| taint(spec, names))
             .collect(),
         ready,
         cordoned: spec.and_then(|spec| spec.unschedulable).unwrap_or(false),
-        gpus: gpus(node.labels(), allocatable),
+        gpus: gpus(node.labels(), allocatable, names),
         allocatable: Resources {
             cpu: MilliCpu(number("cpu").get()),
             memory: number("memory"),
@@ -57,9 +57,12 @@ fn cache_size(node: &v1::Node) -> Option<Bytes> {
     Some(text.parse().unwrap_or(Bytes::ZERO))
 }
 
-fn taint(taint: &v1::Taint) -> Option<Taint> {
+/// By custom the taint of nodes with GPUs bears the name of their resource. Where a cluster has a
+/// name of its own for that, its taint counts as the vendor's: rendered pods tolerate both.
+fn taint(taint: &v1::Taint, names: &GpuResources) -> Option<Taint> {
+    let by_custom = names.vendor(&taint.key).map(|vendor| vendor::profile(vendor).taint);
     Some(Taint {
-        key: taint.key.clone(),
+        key: by_custom.unwrap_or(&taint.key).to_owned(),
         value: taint.value.clone().unwrap_or_default(),
         effect: match taint.effect.as_str() {
             "NoSchedule" => Effect::NoSchedule,
@@ -73,12 +76,13 @@ fn taint(taint: &v1::Taint) -> Option<Taint> {
 fn gpus(
     labels: &BTreeMap<String, String>,
     allocatable: &BTreeMap<String, Quantity>,
+    names: &GpuResources,
 ) -> Option<Gpus> {
     let count = |resource: &str| {
         let number = allocatable.get(resource).map(|quantity| amount(resource, quantity));
         u32::try_from(number.unwrap_or_default().get()).unwrap_or(u32::MAX)
     };
-    let of = |vendor| count(vendor::profile(vendor).resource);
+    let of = |vendor| count(names.of(vendor));
     let mig = allocatable
         .keys()
         .any(|resource| resource.starts_with("nvidia.com/mig-") && count(resource) > 0);
@@ -119,7 +123,16 @@ fn nvidia_unusable(labels: &BTreeMap<String, String>, mig: bool) -> Option<Strin
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::{NodeSpec, NodeStatus};
+
     use super::*;
+
+    fn by_custom(
+        labels: &BTreeMap<String, String>,
+        allocatable: &BTreeMap<String, Quantity>,
+    ) -> Option<Gpus> {
+        gpus(labels, allocatable, &GpuResources::default())
+    }
 
     fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
@@ -134,7 +147,7 @@ mod tests {
 
     #[test]
     fn nvidia_labels_are_in_mib_and_amd_labels_in_gib() {
-        let nvidia = gpus(
+        let nvidia = by_custom(
             &labels(&[
                 ("nvidia.com/gpu.product", "NVIDIA-L40S"),
                 ("nvidia.com/gpu.memory", "46068"),
@@ -147,7 +160,7 @@ mod tests {
         assert_eq!((nvidia.count, nvidia.vram), (4, Some(Bytes::mib(46_068))));
         assert_eq!(nvidia.unusable, None);
 
-        let amd = gpus(
+        let amd = by_custom(
             &labels(&[("amd.com/gpu.vram", "192G"), ("amd.com/gpu.product-name", "MI300X")]),
             &resources(&[("amd.com/gpu", "8")]),
         )
@@ -158,7 +171,7 @@ mod tests {
     #[test]
     fn a_wrong_memory_label_is_unknown_never_zero() {
         for memory in ["", "0", "-5", "many", "46068Mi", "99999999999999999999"] {
-            let gpus = gpus(
+            let gpus = by_custom(
                 &labels(&[("nvidia.com/gpu.memory", memory)]),
                 &resources(&[("nvidia.com/gpu", "1")]),
             );
@@ -190,8 +203,45 @@ mod tests {
             (vec![], vec![("nvidia.com/mig-1g.10gb", "7")], "MIG"),
             (vec![], vec![("nvidia.com/gpu", "1"), ("amd.com/gpu", "1")], "two vendors"),
         ] {
-            let gpus = gpus(&labels(&labels_), &resources(&resources_)).unwrap();
+            let gpus = by_custom(&labels(&labels_), &resources(&resources_)).unwrap();
             assert!(gpus.unusable.as_deref().unwrap_or("").contains(reason), "{reason}: {gpus:?}");
         }
+    }
+
+    #[test]
+    fn gpus_are_counted_under_the_name_that_the_cluster_gives_them() {
+        let given = (Vendor::NVIDIA, "example.com/gpu".parse().unwrap());
+        let names = GpuResources::new([given]).unwrap();
+        let taint = |key: &str| v1::Taint {
+            key: key.to_owned(),
+            effect: "NoSchedule".to_owned(),
+            ..v1::Taint::default()
+        };
+        let renamed = v1::Node {
+            metadata: kube::api::ObjectMeta {
+                name: Some("gpu-1".to_owned()),
+                // Labels keep their names: they are those of GPU Feature Discovery.
+                labels: Some(labels(&[
+                    ("nvidia.com/gpu.product", "NVIDIA-L40S"),
+                    ("nvidia.com/gpu.memory", "46068"),
+                ])),
+                ..kube::api::ObjectMeta::default()
+            },
+            spec: Some(NodeSpec {
+                taints: Some(vec![taint("example.com/gpu"), taint("dedicated")]),
+                ..NodeSpec::default()
+            }),
+            status: Some(NodeStatus {
+                allocatable: Some(resources(&[("example.com/gpu", "4"), ("nvidia.com/gpu", "0")])),
+                ..NodeStatus::default()
+            }),
+        };
+        let seen = node(&renamed, &names, Bytes::ZERO);
+        let gpus = seen.gpus.unwrap();
+        assert_eq!((gpus.vendor, gpus.count), (berth_planner::Vendor::Nvidia, 4));
+        assert_eq!((&*gpus.product, gpus.vram), ("NVIDIA-L40S", Some(Bytes::mib(46_068))));
+        let keys: Vec<_> = seen.taints.iter().map(|taint| &*taint.key).collect();
+        assert_eq!(keys, ["nvidia.com/gpu", "dedicated"], "by custom, and everybody else's");
+        assert_eq!(node(&renamed, &GpuResources::default(), Bytes::ZERO).gpus, None);
     }
 }

@@ -2,15 +2,11 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use berth_crds::{
-    LLMDeployment,
-    llm_deployment::{AcceleratorStatus, Vendor},
-    names,
-};
+use berth_crds::{LLMDeployment, llm_deployment::AcceleratorStatus, names};
 use berth_planner::{
     Claim, DeploymentId, NodeName, Occupant, OccupantId, Owner, PodKey, Resources,
 };
-use berth_render::vendor;
+use berth_render::vendor::GpuResources;
 use berth_units::{Bytes, MilliCpu};
 use k8s_openapi::{
     api::core::v1::{Container, ContainerStatus, Pod, PodStatus},
@@ -139,7 +135,7 @@ impl Replica {
 }
 
 /// Reads what the ledger needs from a pod: `None` where it holds nothing (not placed, or ended).
-pub fn occupant(pod: &Pod) -> Option<Occupant> {
+pub fn occupant(pod: &Pod, names: &GpuResources) -> Option<Occupant> {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     if matches!(phase, Some("Succeeded" | "Failed")) {
         return None;
@@ -153,11 +149,15 @@ pub fn occupant(pod: &Pod) -> Option<Occupant> {
         .map(NodeName::from)
         .or_else(|| ours.as_ref().map(|ours| ours.node.clone()))?;
     let requests = requests(spec);
-    let gpus: u64 = [Vendor::NVIDIA, Vendor::AMD]
-        .iter()
-        .filter_map(|&vendor| requests.get(vendor::profile(vendor).resource))
-        .map(|amount| amount.get())
-        .sum();
+    let asked = |counts: &dyn Fn(&str) -> bool| -> u64 {
+        requests.iter().filter(|(name, _)| counts(name)).map(|(_, amount)| amount.get()).sum()
+    };
+    let mut gpus = asked(&|name| names.vendor(name).is_some());
+    if let Some(ours) = &ours {
+        // One from before the resource got another name holds its GPUs all the same: they are the
+        // extended resource that it asks for.
+        gpus = gpus.max(asked(&|name| name.contains('/')).min(ours.claim.gpus.into()));
+    }
     Some(Occupant {
         id: OccupantId::from(pod.uid()?),
         pod: key(pod),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use berth_crds::LLMDeployment;
 use berth_operator::reconcile::{intend::Need, resolve::Defaults};
 use berth_planner::{Fleet, Gpus, Node, NodeName, Resources, Vendor};
-use berth_render::Site;
+use berth_render::{Site, vendor::GpuResources};
 use berth_units::{Bytes, MilliCpu};
 use serde_json::{Value, json};
 
@@ -22,6 +22,7 @@ pub fn defaults() -> Defaults {
 /// A cluster whose nodes keep no models.
 pub fn site() -> Site {
     Site {
+        gpu_resources: GpuResources::default(),
         fetch_image: "berth-fetch:test".to_owned(),
         hub: None,
         hub_ca: None,

@@ -10,7 +10,7 @@ use berth_crds::llm_deployment::{
 };
 use berth_render::{
     CacheSite, Claim, EngineTemplate, Estimate, ModelSource, Owner, Replica, Site, Template,
-    engine, resources, startup_timeout,
+    engine, resources, startup_timeout, vendor::GpuResources,
 };
 use berth_units::Bytes;
 
@@ -113,6 +113,7 @@ pub fn replica(name: &str, template: &Template, product: &str, bytes_per_gpu: By
 /// A cluster whose nodes keep no models.
 pub fn site() -> Site {
     Site {
+        gpu_resources: GpuResources::default(),
         fetch_image: "registry.example.com/berth-fetch:0.1.0".to_owned(),
         hub: None,
         hub_ca: None,
@@ -159,6 +160,7 @@ pub fn cases() -> Vec<Case> {
         llama_cpp_s3(),
         llama_cpp_cache(),
         vllm_hub_cached(),
+        vllm_renamed_gpu(),
     ]
 }
 
@@ -324,6 +326,14 @@ fn vllm_hub_cached() -> Case {
     replica.claim.cache = case.template.source.cached(case.template.weight_bytes);
     let site = Site { offline: true, ..cached_site() };
     Case { name: "vllm-hub-cached", template: case.template, replica, site }
+}
+
+/// GPUs that the device plugin offers under a name of the cluster's own.
+fn vllm_renamed_gpu() -> Case {
+    let given = (Vendor::NVIDIA, "example.com/h100".parse().unwrap());
+    let gpu_resources = GpuResources::new([given]).unwrap();
+    let site = Site { gpu_resources, ..site() };
+    Case { name: "vllm-renamed-gpu", site, ..vllm_hub_token() }
 }
 
 /// The first of several files in an open bucket.
