@@ -316,7 +316,7 @@ async fn tell(
         now: Timestamp::now(),
     });
     let before = observed.deployment.status.as_ref();
-    if before.is_some_and(|before| report::same(before, &status)) {
+    if before == Some(&status) {
         return Ok(());
     }
     apply::status(context, &observed.deployment, &status).await.map_err(to("write status"))?;

@@ -97,11 +97,6 @@ pub fn report(seen: &Seen<'_>) -> LLMDeploymentStatus {
     }
 }
 
-/// Whether two statuses say the same, so that nothing need be written.
-pub fn same(a: &LLMDeploymentStatus, b: &LLMDeploymentStatus) -> bool {
-    a == b
-}
-
 fn resolved(deployment: &LLMDeployment, hash: &str, template: &Template) -> Resolved {
     let number = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
     Resolved {
