@@ -58,6 +58,7 @@ async fn real_node_heals() -> Result<()> {
     story.missing_secret_heals().await?;
     story.serves_on_while_restarted("kubelet").await?;
     story.serves_on_while_restarted("containerd").await?;
+    story.comes_back_after_a_refusal().await?;
     story.comes_back_after_a_reboot().await?;
     observer.finish()?;
     story.cluster.passed()
@@ -141,6 +142,21 @@ impl Story {
         let total = self.tally.total();
         self.cluster.settled().await?;
         self.clock.lap(&format!("{total} tokens by both accounts, the same containers"));
+        Ok(())
+    }
+
+    /// The node refuses the pods that it had, as its GPUs are not there yet when it starts. No other
+    /// node has such GPUs, so others come to the same one once it has them again.
+    async fn comes_back_after_a_refusal(&mut self) -> Result<()> {
+        let ended = containers(&self.cluster.pods(NAME).await?);
+        self.cluster.node_refuses(NAME).await?;
+        self.cluster.containers_are_new(NAME, &ended).await?;
+        self.cluster.steady(NAME, REPLICAS).await?;
+        let answer = self.cluster.answers(&self.service, &["--tokens", "8"]).await?;
+        self.tally.add(answer.tokens);
+        self.clock.lap("refused by the node and placed there again");
+        self.tally.agrees(&self.cluster, &self.operator).await?;
+        self.cluster.settled().await?;
         Ok(())
     }
 

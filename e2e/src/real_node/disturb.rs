@@ -36,10 +36,35 @@ impl Cluster {
         self.disturb_node(&["reboot"]).await
     }
 
-    async fn disturb_node(&self, what: &[&str]) -> Result<()> {
+    /// Has the kubelet find that engines ended while the GPUs' plugin is away, as after a power cut
+    /// where that is a pod too: it refuses their pods for good. Then the plugin comes back.
+    pub async fn node_refuses(&self, name: &str) -> Result<()> {
+        self.node_command(&["pause", "gpu-plugin"])?;
+        self.node_command(&["pause", "kubelet"])?;
+        for id in containers(&self.pods(name).await?) {
+            self.kill_container(&id)?;
+        }
+        self.node_command(&["restart", "kubelet", "--kill"])?;
+        until("the kubelet refuses the pods", patience(), async || {
+            let pods = self.pods(name).await?;
+            let reasons = pods.iter().map(|pod| pod.status.as_ref()?.reason.as_deref());
+            let reasons: Vec<_> = reasons.collect();
+            let refused = reasons.contains(&Some("UnexpectedAdmissionError"));
+            Ok(if refused { Look::Done(()) } else { Look::NotYet(format!("{reasons:?}")) })
+        })
+        .await?;
+        self.node_command(&["resume", "gpu-plugin"])
+    }
+
+    fn node_command(&self, what: &[&str]) -> Result<()> {
         let mut command = Command::new(binary()?);
         command.arg("node").args(what).arg("--dir").arg(self.dir.join("cluster"));
         run(&mut command)?;
+        Ok(())
+    }
+
+    async fn disturb_node(&self, what: &[&str]) -> Result<()> {
+        self.node_command(what)?;
         let name = &self.real_node()?.name;
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), LEASES);
         let beat = async || -> Result<_> {

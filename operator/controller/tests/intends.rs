@@ -249,6 +249,10 @@ fn a_node_whose_kubelet_refused_the_pod_is_left_out() {
     let refused = pod("new", 0, 0, ended("UnexpectedAdmissionError", NOW - 5));
     let intent = decide(1, "new", &[Arc::clone(&refused)]);
     assert_eq!(intent.needs[0].avoid.keys().collect::<Vec<_>>(), [&refused.node]);
+    assert_eq!(intent.again, Some(Duration::from_secs(25)), "it may be the only one that fits");
+    let later = decide(1, "new", &[pod("new", 0, 0, ended("UnexpectedAdmissionError", NOW - 31))]);
+    assert!(later.needs[0].avoid.is_empty());
+    assert_eq!(later.again, None);
 
     let evicted = decide(1, "new", &[pod("new", 0, 0, ended("Evicted", NOW - 5))]);
     assert!(evicted.needs[0].avoid.is_empty());

@@ -114,6 +114,9 @@ const REFUSED_BY_NODE: [&str; 6] = [
     "OutOfpods",
 ];
 
+/// Seconds for which a node is left out after it refused a pod once, twice, and so on.
+const AVOIDED: [i64; 4] = [30, 60, 120, 300];
+
 /// Decides what is to be done.
 pub fn intend(wanted: &Wanted<'_>, pods: &[Arc<Replica>]) -> Intent {
     let mut intent = Intent::default();
@@ -136,7 +139,7 @@ pub fn intend(wanted: &Wanted<'_>, pods: &[Arc<Replica>]) -> Intent {
         }
     }
     fill(wanted, &slots, &empty, &mut intent);
-    if let Some(need) = update(wanted, &slots, &keep) {
+    if let Some(need) = update(wanted, &slots, &keep, &mut intent) {
         let leaves = |pod: &Arc<Replica>| {
             pod.deleting && pod.gone_by.is_none_or(|end| wanted.now <= end + GONE_LATE)
         };
@@ -230,14 +233,33 @@ impl Slot {
         last.max().map_or(0, |last| last + BACKOFF[step] - now).max(0)
     }
 
-    fn avoid(&self) -> BTreeMap<NodeName, String> {
-        let refused = self.ended.iter().filter_map(|pod| match &pod.progress {
-            Progress::Ended { reason, .. } if REFUSED_BY_NODE.contains(&reason.as_str()) => {
-                Some((pod.node.clone(), format!("its kubelet refused the pod: {reason}")))
+    /// Nodes to leave out, with the reason. They are looked at again when that is over.
+    fn leave_out(&self, now: i64, intent: &mut Intent) -> BTreeMap<NodeName, String> {
+        let avoid = self.avoid(now);
+        if let Some(end) = avoid.values().map(|(_, until)| *until).min() {
+            intent.look_again_in(Duration::from_secs(u64::try_from(end - now).unwrap_or(1)));
+        }
+        avoid.into_iter().map(|(node, (why, _))| (node, why)).collect()
+    }
+
+    /// Nodes that refused a pod not long ago, with the reason, and until when each is left out: it
+    /// may be the only one that fits, and may have refused because it had only just started.
+    fn avoid(&self, now: i64) -> BTreeMap<NodeName, (String, i64)> {
+        let mut refusals: BTreeMap<NodeName, (String, usize, i64)> = BTreeMap::new();
+        for pod in &self.ended {
+            let Progress::Ended { reason, at, .. } = &pod.progress else { continue };
+            if !REFUSED_BY_NODE.contains(&reason.as_str()) {
+                continue;
             }
-            _ => None,
+            let why = format!("its kubelet refused the pod: {reason}");
+            let (_, count, last) = refusals.entry(pod.node.clone()).or_insert((why, 0, *at));
+            *count += 1;
+            *last = (*last).max(*at);
+        }
+        let left_out = refusals.into_iter().map(|(node, (why, count, last))| {
+            (node, (why, last + AVOIDED[count.min(AVOIDED.len()) - 1]))
         });
-        refused.collect()
+        left_out.filter(|(_, (_, until))| *until > now).collect()
     }
 }
 
@@ -270,19 +292,25 @@ fn fill(
             .map(|recorded| recorded.revision.clone())
             .filter(|was| !proven && wanted.revision != Some(was.as_str()))
             .filter(|was| wanted.revisions.contains(was.as_str()));
+        let avoid = slot.leave_out(wanted.now, intent);
         intent.needs.push(Need {
             replica,
             attempt: attempt(slot, recorded),
             revision,
             replaces: None,
             in_place: false,
-            avoid: slot.avoid(),
+            avoid,
         });
     }
 }
 
 /// The next replica to bring to the newest revision: one at a time, those that do not serve first.
-fn update(wanted: &Wanted<'_>, slots: &BTreeMap<u32, Slot>, keep: &BTreeSet<u32>) -> Option<Need> {
+fn update(
+    wanted: &Wanted<'_>,
+    slots: &BTreeMap<u32, Slot>,
+    keep: &BTreeSet<u32>,
+    intent: &mut Intent,
+) -> Option<Need> {
     let kept = || slots.iter().filter(|(replica, _)| keep.contains(replica));
     let under_way = |slot: &Slot| slot.newest.iter().any(|pod| !pod.is_ready());
     if kept().any(|(_, slot)| under_way(slot)) {
@@ -298,7 +326,7 @@ fn update(wanted: &Wanted<'_>, slots: &BTreeMap<u32, Slot>, keep: &BTreeSet<u32>
         revision: None,
         replaces: Some(Arc::clone(old)),
         in_place: true,
-        avoid: slot.avoid(),
+        avoid: slot.leave_out(wanted.now, intent),
     })
 }
 
