@@ -51,7 +51,7 @@ use crate::{
     client::{WriteError, Writer},
     metrics::Metrics,
     prices::PriceBook,
-    world::{World, pod::Replica, readable},
+    world::{World, by_owner::ByOwner, pod::Replica, readable},
 };
 use carry_out::carry_out;
 use decide::decide;
@@ -67,8 +67,8 @@ const REFUSED_AGAIN: Duration = Duration::from_secs(30);
 
 /// Objects that are kept current beside pods and nodes.
 pub struct Stores {
-    /// Revisions of all deployments.
-    pub revisions: Store<ControllerRevision>,
+    /// Revisions of all deployments, by their UIDs.
+    pub revisions: Arc<ByOwner<ControllerRevision>>,
     /// Services that Berth manages.
     pub services: Store<Service>,
     /// PodDisruptionBudgets that Berth manages.
@@ -201,10 +201,10 @@ fn observe(deployment: &Arc<LLMDeployment>, context: &Context) -> Observed {
         name: deployment.name_any(),
         uid: deployment.uid().unwrap_or_default(),
     };
-    let objects = context.stores.revisions.state();
+    let objects = context.stores.revisions.of(&owner.uid);
     Observed {
         id: DeploymentId::new(owner.namespace.clone(), owner.name.clone(), owner.uid.clone()),
-        revisions: revisions::of(&owner.uid, objects.iter().map(AsRef::as_ref)),
+        revisions: revisions::of(objects.iter().map(AsRef::as_ref)),
         pods: context.world.lock().replicas_of(&owner.uid),
         deployment: Arc::clone(deployment),
         owner,

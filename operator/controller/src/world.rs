@@ -3,6 +3,7 @@
 //! One owner, one lock: watch events and the answers to our own writes go in, plans read from it.
 //! Nothing under the lock waits or talks to the API server.
 
+pub mod by_owner;
 pub mod fetch;
 pub mod learning;
 pub mod node;

@@ -33,14 +33,10 @@ pub struct Revision {
     pub spec: Value,
 }
 
-/// The revisions of the deployment with that UID, oldest first. One that cannot be read is left
-/// out, with a warning.
-pub fn of<'a>(uid: &str, objects: impl Iterator<Item = &'a ControllerRevision>) -> Vec<Revision> {
-    let owned = |object: &&ControllerRevision| {
-        let owners = object.owner_references();
-        owners.iter().any(|owner| owner.controller == Some(true) && owner.uid == uid)
-    };
-    let mut revisions: Vec<_> = objects.filter(owned).filter_map(read).collect();
+/// The revisions of a deployment from the objects that it owns, oldest first. One that cannot be
+/// read is left out, with a warning.
+pub fn of<'a>(objects: impl Iterator<Item = &'a ControllerRevision>) -> Vec<Revision> {
+    let mut revisions: Vec<_> = objects.filter_map(read).collect();
     revisions.sort_by(|a, b| (a.number, &a.name).cmp(&(b.number, &b.name)));
     revisions
 }

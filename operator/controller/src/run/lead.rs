@@ -213,7 +213,7 @@ async fn synced(watched: [&mut watch::Receiver<bool>; 3], stores: &Stores) -> an
         watched.wait_for(|synced| *synced).await?;
     }
     let Stores { revisions, services, budgets, priority_classes, claims, cost_profiles } = stores;
-    revisions.wait_until_ready().await?;
+    revisions.wait_until_ready().await;
     services.wait_until_ready().await?;
     budgets.wait_until_ready().await?;
     priority_classes.wait_until_ready().await?;

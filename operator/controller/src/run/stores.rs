@@ -29,7 +29,7 @@ pub fn stores(
 ) -> Stores {
     let managed = format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGER);
     let managed = config(Some(&managed));
-    let (revisions, task) = world::watch::store(
+    let (revisions, task) = world::watch::by_owner(
         Api::<ControllerRevision>::all(client.clone()),
         managed.clone(),
         watches.clone(),

@@ -21,7 +21,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::watch::Sender;
 
-use super::World;
+use super::{World, by_owner::ByOwner};
 use crate::{cache::content, metrics::Watches};
 
 /// Watches end by themselves after so many seconds and start anew, so that a connection that went
@@ -141,6 +141,28 @@ where
         }
     };
     (reader, task)
+}
+
+/// The same for objects that are looked up by the object that controls them. `touched` is called
+/// when they can be found, or no longer.
+pub fn by_owner<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    watches: Watches,
+    touched: impl Fn(&K) + Send + 'static,
+) -> (Arc<ByOwner<K>>, impl Future<Output = ()> + Send)
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    let objects = Arc::new(ByOwner::default());
+    let kept = Arc::clone(&objects);
+    let task = async move {
+        let mut events = events(api, config, watches);
+        while let Some(event) = events.next().await {
+            kept.take(event).iter().for_each(|object| touched(object));
+        }
+    };
+    (objects, task)
 }
 
 /// Events of a kind without managed fields, for ever; errors are logged, counted and waited out.
