@@ -1,7 +1,7 @@
 //! From CostProfiles to what nodes and deployments cost per hour. Pure.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -11,7 +11,7 @@ use berth_cost::{
     bill, parse_decimal,
 };
 use berth_crds::{CostProfile, cost_profile as api};
-use berth_planner::{Node, Occupant, Owner};
+use berth_planner::{DeploymentId, Node, NodeName, Occupant, Owner};
 use kube::ResourceExt;
 
 use crate::world::{State as World, pod::Progress};
@@ -50,21 +50,24 @@ impl PriceBook {
 
     /// What everything costs now. Where several profiles price a node, the first by name counts.
     pub fn bills(&self, world: &World) -> Bills {
-        // A replica is charged from the moment its pod is bound.
-        let states: HashMap<&str, Option<State>> = world
-            .replicas()
-            .map(|replica| {
-                let state = match replica.progress {
-                    Progress::Unbound { .. } => None,
-                    Progress::Ready { .. } => Some(State::Serving),
-                    _ => Some(State::Loading),
-                };
-                (replica.uid.as_str(), state)
-            })
-            .collect();
+        self.bills_of(world, world.fleet.nodes())
+    }
+
+    /// What a deployment costs per hour, for people, and whether every GPU of it has a price.
+    /// `None` where nothing of it has one. Only the nodes that its pods are on are added up.
+    pub fn hourly(&self, world: &World, id: &DeploymentId) -> Option<(String, bool)> {
+        let pods = world.replicas_of(&id.uid);
+        let gpus = pods.iter().filter(|pod| pod.is_live()).map(|pod| pod.claim.gpus).sum();
+        let nodes: BTreeSet<&NodeName> = pods.iter().map(|pod| &pod.node).collect();
+        let nodes = nodes.into_iter().filter_map(|name| world.fleet.node(name));
+        self.bills_of(world, nodes).hourly(&id.namespace, &id.name, gpus)
+    }
+
+    /// What these nodes cost, each of them given once.
+    fn bills_of<'a>(&self, world: &World, nodes: impl Iterator<Item = &'a Node>) -> Bills {
         let mut uses: BTreeMap<&str, Vec<AssetUse>> = BTreeMap::new();
         let mut unpriced_nodes = Vec::new();
-        for node in world.fleet.nodes() {
+        for node in nodes {
             let Some(asset) = asset(node) else { continue };
             let by = self.profiles.iter().find(|(_, checked)| {
                 checked.as_ref().is_ok_and(|list| list.price_for(&asset).is_ok())
@@ -73,7 +76,7 @@ impl PriceBook {
                 Some((name, _)) => uses
                     .entry(name)
                     .or_default()
-                    .push(AssetUse { shares: shares(world, node, &states), asset }),
+                    .push(AssetUse { shares: shares(world, node), asset }),
                 None => unpriced_nodes.push(asset.node),
             }
         }
@@ -123,7 +126,7 @@ fn asset(node: &Node) -> Option<Asset> {
     })
 }
 
-fn shares(world: &World, node: &Node, states: &HashMap<&str, Option<State>>) -> Vec<Share> {
+fn shares(world: &World, node: &Node) -> Vec<Share> {
     let holders = world.fleet.occupants_of(&node.name).filter(|occupant| occupant.gpus > 0);
     let share = |occupant: &Occupant| {
         let holder = match &occupant.owner {
@@ -131,12 +134,25 @@ fn shares(world: &World, node: &Node, states: &HashMap<&str, Option<State>>) -> 
             Owner::Ours(claim) => {
                 let of = &claim.deployment;
                 let deployment = Deployment::new(of.namespace.clone(), of.name.clone());
-                Holder::replica(deployment, (*states.get(occupant.id.as_str())?)?)
+                Holder::replica(deployment, state(world, occupant)?)
             }
         };
         Some(Share { gpus: occupant.gpus, holder })
     };
     holders.filter_map(share).collect()
+}
+
+/// What a replica is charged for: `None` until its pod is bound.
+fn state(world: &World, occupant: &Occupant) -> Option<State> {
+    let replica = world.replica(&occupant.pod)?;
+    if replica.uid != occupant.id.as_str() {
+        return None;
+    }
+    match replica.progress {
+        Progress::Unbound { .. } => None,
+        Progress::Ready { .. } => Some(State::Serving),
+        _ => Some(State::Loading),
+    }
 }
 
 /// Reads the prices of a profile; all that is wrong with them at once.

@@ -283,9 +283,7 @@ async fn tell(
     let (pods, position, hourly, usage) = {
         let mut state = context.world.lock();
         let pods = state.replicas_of(&observed.owner.uid);
-        let gpus = pods.iter().filter(|pod| pod.is_live()).map(|pod| pod.claim.gpus).sum();
-        let bills = book.bills(&state);
-        let hourly = bills.hourly(&observed.owner.namespace, &observed.owner.name, gpus);
+        let hourly = book.hourly(&state, &observed.id);
         let usage = state.usage.checkpoint(&observed.owner.uid, Timestamp::now(), |usage| {
             let Owner { namespace, name, .. } = &observed.owner;
             context.metrics.cost_per_million_tokens(namespace, name, usage.priced_tokens())
