@@ -260,7 +260,7 @@ impl Story {
                 .collect::<Result<_>>()?;
             let is =
                 |model: &&str| there.iter().any(|name| name.starts_with(&format!("hf--{model}--")));
-            let right = models.iter().all(|model| is(model)) && there.len() == models.len();
+            let right = models.iter().all(is) && there.len() == models.len();
             Ok(if right { Look::Done(()) } else { Look::NotYet(format!("{there:?}")) })
         })
         .await
