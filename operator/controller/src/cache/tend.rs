@@ -1,7 +1,7 @@
 //! Tends the caches, node by node: writes down what lies there, has keepers prepare folders and
 //! make room, and takes down what nobody needs any more.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use berth_crds::names;
 use berth_planner::NodeName;
@@ -21,13 +21,18 @@ use super::{
     shelves::{Next, User},
     volumes::provide,
 };
-use crate::{client::WriteError, reconcile::Context, world::State};
+use crate::{
+    client::WriteError,
+    reconcile::{Context, revisions},
+    world::State,
+};
 
 /// Between a failure and the next look at that node.
 const AGAIN: Duration = Duration::from_secs(2);
 
 /// For ever: looks at each node where something happened to its cache.
 pub async fn tend(context: Arc<Context>, site: CacheSite) {
+    remember_kept(&context);
     loop {
         context.world.cache_changed().await;
         let nodes = context.world.update(|state| state.shelves.take_changed());
@@ -83,6 +88,19 @@ async fn node_of(context: &Context, site: &CacheSite, node: &NodeName) -> Result
         context.world.wrote_pod(&created);
     }
     Ok(())
+}
+
+/// What rollbacks may need is known before anything is removed, not only once each deployment was
+/// looked at.
+fn remember_kept(context: &Context) {
+    context.world.update(|state| {
+        let ids: BTreeSet<_> = state.replicas().map(|one| one.deployment.clone()).collect();
+        for id in ids {
+            let objects = context.stores.revisions.of(&id.uid);
+            let revisions = revisions::of(objects.iter().map(AsRef::as_ref));
+            state.fleet.set_kept(&id, revisions::kept(&id, &revisions));
+        }
+    });
 }
 
 /// The pods that use a node's cache.

@@ -7,7 +7,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use berth_planner::{
-    Assumed, CacheKey, Claim, Occupant, OccupantId, Owner as Holder, PodKey,
+    Assumed, Claim, Occupant, OccupantId, Owner as Holder, PodKey,
     queue::{self, Waiting},
 };
 use berth_render::{Owner, Site, Template};
@@ -22,7 +22,7 @@ use super::{
     placing::{self, Misfit, Placed, Terms},
     reason::Reason,
     resolve::priority_class,
-    revisions::Target,
+    revisions::{Target, kept},
 };
 use crate::{
     cache::shelves::cache_key,
@@ -101,7 +101,7 @@ pub(super) fn decide(observed: &Observed, target: &Target, context: &Context) ->
         let placement = &observed.deployment.spec.placement;
         let avoid = state.avoided(&observed.owner.uid);
         let mut terms = Terms::new(&observed.owner.namespace, &context.site, placement, avoid);
-        state.fleet.set_kept(&observed.id, kept(observed));
+        state.fleet.set_kept(&observed.id, kept(&observed.id, &observed.revisions));
         for pod in observed.pods.iter().filter(|pod| pod.is_live()) {
             *terms.siblings.entry(pod.node.clone()).or_default() += 1;
         }
@@ -164,15 +164,6 @@ pub(super) fn decide(observed: &Observed, target: &Target, context: &Context) ->
         }
     });
     decided
-}
-
-/// Models that a rollback may need: those of the newest revision and the one before it.
-fn kept(observed: &Observed) -> BTreeSet<CacheKey> {
-    let newest = observed.revisions.iter().rev().take(2);
-    newest
-        .filter_map(|revision| revision.template.source.cached(revision.template.weight_bytes))
-        .map(|model| cache_key(&observed.owner.namespace, &model.directory))
-        .collect()
 }
 
 /// Namespace and name of the pod that a placement leads to.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use berth_crds::names;
+use berth_planner::{CacheKey, DeploymentId};
 use berth_render::{Template, revision};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::{Resource, ResourceExt};
@@ -12,6 +13,7 @@ use super::{
     problem::Problem,
     resolve::{Serving, Wish},
 };
+use crate::cache::shelves::cache_key;
 
 /// Revisions kept beside those in use.
 const HISTORY: usize = 10;
@@ -98,6 +100,15 @@ pub fn target(
         Ok(wish) => Target::Open(Box::new(wish)),
         Err(problem) => Target::Nothing(problem),
     }
+}
+
+/// Models that a rollback of a deployment may need: those of its newest revision and the one before.
+pub fn kept(deployment: &DeploymentId, revisions: &[Revision]) -> BTreeSet<CacheKey> {
+    let newest = revisions.iter().rev().take(2).map(|revision| &revision.template);
+    newest
+        .filter_map(|template| template.source.cached(template.weight_bytes))
+        .map(|model| cache_key(&deployment.namespace, &model.directory))
+        .collect()
 }
 
 /// Revisions that nothing needs any more: not among the last ten, and no pod is of them.
