@@ -4,6 +4,13 @@
 //! calls fetches them. Files come from strangers, so every reader is bounded: sizes, counts and
 //! depths that no model has are refused before memory is taken for them.
 
+mod config;
+mod error;
+mod fields;
+mod json;
+mod scheme;
 mod tensors;
 
+pub use config::config;
+pub use error::ReadError;
 pub use tensors::{Classes, LayerCache, LayerRun, Tensors};

@@ -93,7 +93,37 @@ pub struct Classes {
     pub other: u64,
 }
 
+/// The classes by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Class {
+    Embedding,
+    Output,
+    Attention,
+    KvProjection,
+    LatentProjection,
+    Dense,
+    Experts,
+    Replicated,
+    Other,
+}
+
 impl Classes {
+    /// Adds to one class. Saturates.
+    pub(crate) fn add_to(&mut self, class: Class, amount: u64) {
+        let part = match class {
+            Class::Embedding => &mut self.embedding,
+            Class::Output => &mut self.output,
+            Class::Attention => &mut self.attention,
+            Class::KvProjection => &mut self.kv_projection,
+            Class::LatentProjection => &mut self.latent_projection,
+            Class::Dense => &mut self.dense,
+            Class::Experts => &mut self.experts,
+            Class::Replicated => &mut self.replicated,
+            Class::Other => &mut self.other,
+        };
+        *part = part.saturating_add(amount);
+    }
+
     const fn parts(&self) -> [u64; 9] {
         [
             self.embedding,
