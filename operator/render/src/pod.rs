@@ -86,7 +86,7 @@ pub fn pod(template: &Template, replica: &Replica, site: &Site) -> Pod {
         spec: Some(PodSpec {
             affinity: Some(pin(&replica.node)),
             node_selector: non_empty(template.node_selector.clone()),
-            tolerations: Some(tolerations_at(template, site)),
+            tolerations: Some(tolerations(template, site)),
             priority_class_name: Some(template.priority_class.clone()),
             runtime_class_name: template.runtime_class.clone(),
             image_pull_secrets: pull_secrets(template),
@@ -171,17 +171,11 @@ pub(crate) fn pin(node: &str) -> Affinity {
     }
 }
 
-/// The user's, and the taint that the vendor's nodes carry by custom.
-pub(crate) fn tolerations(template: &Template) -> Vec<Toleration> {
+/// The user's, the taint that the vendor's nodes carry by custom, and the taint by the name that this
+/// cluster gives the vendor's GPUs: the custom is to name it after the resource.
+pub(crate) fn tolerations(template: &Template, site: &Site) -> Vec<Toleration> {
     let mut all = template.tolerations.iter().map(toleration).collect();
     tolerate(&mut all, vendor::profile(template.vendor).taint);
-    all
-}
-
-/// The same, and the taint by the name that this cluster gives the vendor's GPUs: the custom is to
-/// name the taint after the resource.
-fn tolerations_at(template: &Template, site: &Site) -> Vec<Toleration> {
-    let mut all = tolerations(template);
     tolerate(&mut all, site.gpu_resources.of(template.vendor));
     all
 }

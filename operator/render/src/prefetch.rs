@@ -74,7 +74,7 @@ pub fn prefetch(template: &Template, replica: &Replica, site: &Site) -> Pod {
         metadata,
         spec: Some(PodSpec {
             affinity: Some(pin(node)),
-            tolerations: Some(tolerations(template)),
+            tolerations: Some(tolerations(template, site)),
             priority_class_name: Some(template.priority_class.clone()),
             image_pull_secrets: pod::pull_secrets(template),
             restart_policy: Some("OnFailure".to_owned()),
