@@ -67,19 +67,17 @@ impl Attention {
         }
         let mut keys_are_values = false;
         match kind {
-            "falcon" | "RefinedWeb" | "RefinedWebModel" => {
-                if fields.flag(&["new_decoder_architecture"]) != Some(true) {
-                    let one = fields.flag(&["multi_query"]).unwrap_or(true);
-                    kv_heads = Some(if one { 1 } else { heads });
-                }
+            "falcon" | "RefinedWeb" | "RefinedWebModel"
+                if fields.flag(&["new_decoder_architecture"]) != Some(true) =>
+            {
+                let one = fields.flag(&["multi_query"]).unwrap_or(true);
+                kv_heads = Some(if one { 1 } else { heads });
             }
             "gpt_bigcode" => {
                 kv_heads = fields.flag(&["multi_query"]).unwrap_or(true).then_some(1);
             }
-            "chatglm" => {
-                if fields.flag(&["multi_query_attention"]) != Some(true) {
-                    kv_heads = None;
-                }
+            "chatglm" if fields.flag(&["multi_query_attention"]) != Some(true) => {
+                kv_heads = None;
             }
             _ => {}
         }
@@ -142,10 +140,10 @@ impl Attention {
         let value = u64::from(self.kv.value_head_dim.unwrap_or(self.kv.head_dim));
         let kv_heads = u64::from(self.kv.kv_heads);
         let queries = heads * key * if traits.query_gate { 2 } else { 1 };
-        into.linear(Class::Attention, "self_attn.q_proj", hidden, queries, traits.qkv_bias);
+        into.linear(Class::Attention, "self_attn.q_proj", hidden, queries, traits.biases.qkv);
         if !self.shared {
             let keys = kv_heads * key;
-            into.linear(Class::KvProjection, "self_attn.k_proj", hidden, keys, traits.qkv_bias);
+            into.linear(Class::KvProjection, "self_attn.k_proj", hidden, keys, traits.biases.qkv);
             if !self.keys_are_values {
                 let values = kv_heads * value;
                 into.linear(
@@ -153,11 +151,11 @@ impl Attention {
                     "self_attn.v_proj",
                     hidden,
                     values,
-                    traits.qkv_bias,
+                    traits.biases.qkv,
                 );
             }
         }
-        into.linear(Class::Attention, "self_attn.o_proj", heads * value, hidden, traits.out_bias);
+        into.linear(Class::Attention, "self_attn.o_proj", heads * value, hidden, traits.biases.out);
         match traits.qk_norm {
             QkNorm::None => {}
             QkNorm::Head => into.small(Class::Replicated, 2 * key),
@@ -205,17 +203,14 @@ pub(super) fn latent_modules(
     let (hidden, heads) = (wide(hidden), wide(heads));
     let query = heads * (wide(mla.qk_nope_head_dim) + wide(mla.qk_rope_head_dim));
     let rank = wide(mla.kv_lora_rank);
-    let query_from = match mla.q_lora_rank {
-        Some(q_rank) => {
-            into.linear(Class::LatentProjection, "self_attn.q_a_proj", hidden, wide(q_rank), false);
-            into.small(Class::Replicated, wide(q_rank));
-            into.linear(Class::Attention, "self_attn.q_b_proj", wide(q_rank), query, false);
-            wide(q_rank)
-        }
-        None => {
-            into.linear(Class::Attention, "self_attn.q_proj", hidden, query, false);
-            hidden
-        }
+    let query_from = if let Some(q_rank) = mla.q_lora_rank.map(wide) {
+        into.linear(Class::LatentProjection, "self_attn.q_a_proj", hidden, q_rank, false);
+        into.small(Class::Replicated, q_rank);
+        into.linear(Class::Attention, "self_attn.q_b_proj", q_rank, query, false);
+        q_rank
+    } else {
+        into.linear(Class::Attention, "self_attn.q_proj", hidden, query, false);
+        hidden
     };
     let compressed = rank + wide(mla.qk_rope_head_dim);
     into.linear(Class::LatentProjection, "self_attn.kv_a_proj_with_mqa", hidden, compressed, false);

@@ -7,11 +7,13 @@
 
 mod attention;
 mod defaults;
+mod experts;
 mod feed_forward;
 mod layers;
 mod modules;
 mod plan;
 mod recurrent;
+mod summary;
 mod towers;
 mod traits;
 

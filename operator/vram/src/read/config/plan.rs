@@ -2,14 +2,15 @@
 
 use super::{
     attention::{self, Attention},
-    feed_forward::{self, Experts},
+    experts::Experts,
+    feed_forward,
     layers::{self, FeedForward, Mixer},
     modules::Modules,
-    recurrent, towers,
+    recurrent, summary, towers,
     traits::Traits,
 };
 use crate::{
-    CrossAttention, Heads, ModelFacts, Moe, Recurrent, Tensors, Window,
+    Mla, ModelFacts, Tensors,
     read::{LayerCache, LayerRun, ReadError, fields::Fields, scheme::Scheme, tensors::Class},
 };
 
@@ -38,7 +39,13 @@ pub(super) fn facts(
     store(&mut tensors.outside, &outside, scheme, None);
     tensors.draft_bytes = model.draft_bytes(scheme)?;
 
-    let facts = model.facts(tensors, state_bytes, tied, scheme)?;
+    let facts = model.facts(tensors, state_bytes)?;
+    let facts = ModelFacts {
+        tied_embeddings: tied,
+        quantization: scheme.quantization(),
+        kv_cache: scheme.kv_cache(),
+        ..facts
+    };
     facts.validate()?;
     Ok(facts)
 }
@@ -81,24 +88,25 @@ fn store(run: &mut LayerRun, modules: &Modules, scheme: &Scheme, layer: Option<u
 }
 
 /// The language model.
-struct Model<'a> {
-    kind: &'a str,
-    fields: &'a Fields<'a>,
-    traits: Traits,
-    hidden: u32,
-    layers: u32,
-    kinds: Vec<(Mixer, FeedForward)>,
-    experts: Option<Experts>,
-    mla: Option<crate::Mla>,
-    window: Option<u32>,
-    max_context: u32,
+pub(super) struct Model<'a> {
+    pub kind: &'a str,
+    pub fields: &'a Fields<'a>,
+    pub traits: Traits,
+    pub hidden: u32,
+    pub layers: u32,
+    pub kinds: Vec<(Mixer, FeedForward)>,
+    pub experts: Option<Experts>,
+    pub mla: Option<Mla>,
+    /// Tokens that windowed layers look back over, where that is less than everything.
+    pub window: Option<u32>,
+    pub max_context: u32,
 }
 
 impl<'a> Model<'a> {
     fn of(kind: &'a str, fields: &'a Fields<'a>) -> Result<Self, ReadError> {
         let layers = layers::count(fields)?;
         let experts = Experts::of(kind, fields)?;
-        let max_context = max_context(fields)?;
+        let max_context = summary::max_context(fields)?;
         Ok(Self {
             kind,
             fields,
@@ -114,7 +122,7 @@ impl<'a> Model<'a> {
         })
     }
 
-    fn attention(&self, layer: u32, windowed: bool) -> Result<Attention, ReadError> {
+    pub(super) fn attention(&self, layer: u32, windowed: bool) -> Result<Attention, ReadError> {
         Attention::of(self.kind, self.fields, self.hidden, layer, windowed)
     }
 
@@ -158,8 +166,7 @@ impl<'a> Model<'a> {
         if let (FeedForward::Experts | FeedForward::Both, Some(experts)) =
             (feed_forward, &self.experts)
         {
-            let biases = self.kind == "gpt_oss";
-            experts.modules(&mut modules, &self.traits, self.hidden, biases);
+            experts.modules(&mut modules, &self.traits, self.hidden);
         }
         self.extra(&mut modules)?;
         let cache = match mixer {
@@ -221,7 +228,7 @@ impl<'a> Model<'a> {
         Ok(modules)
     }
 
-    fn vocabulary(&self) -> Result<u32, ReadError> {
+    pub(super) fn vocabulary(&self) -> Result<u32, ReadError> {
         self.fields.need(&["vocab_size", "padded_vocab_size", "n_vocab"])
     }
 
@@ -251,198 +258,4 @@ impl<'a> Model<'a> {
             .fold(0_u64, |sum, module| sum.saturating_add(scheme.bytes(module, Some(self.layers))));
         Ok(bytes.saturating_mul(u64::from(drafts)))
     }
-
-    fn facts(
-        &self,
-        tensors: Tensors,
-        state_bytes: u64,
-        tied: bool,
-        scheme: &Scheme,
-    ) -> Result<ModelFacts, ReadError> {
-        let caches: Vec<_> = tensors.caches().collect();
-        let count = |wanted: &[LayerCache]| {
-            caches.iter().filter(|cache| wanted.contains(cache)).fold(0, |sum: u32, _| sum + 1)
-        };
-        let keeping = count(&[LayerCache::Full, LayerCache::Window, LayerCache::StateAndFull]);
-        let windowed = count(&[LayerCache::Window]);
-        let shared = match self.fields.number(&["num_kv_shared_layers"])? {
-            Some(shared) => shared.min(self.layers),
-            None => 0,
-        };
-        let first = |wanted: Mixer| self.kinds.iter().position(|(mixer, _)| *mixer == wanted);
-        let full = first(Mixer::Attention).or(first(Mixer::Both));
-        let of = |layer: Option<usize>, windowed| {
-            layer
-                .and_then(|layer| u32::try_from(layer).ok())
-                .map(|layer| self.attention(layer, windowed))
-                .transpose()
-        };
-        let full = if self.mla.is_some() { None } else { of(full, false)? };
-        let window = if self.mla.is_some() { None } else { of(first(Mixer::Windowed), true)? };
-        let main = full.or(window);
-        let heads = match (main, attention::query_heads(self.fields, 0)?) {
-            (Some(main), _) => main.heads,
-            (None, Some(heads)) => heads,
-            // No attention at all.
-            (None, None) => 1,
-        };
-        let kv = main.map_or(
-            Heads {
-                kv_heads: heads,
-                head_dim: self.mla.map_or(self.hidden / heads.max(1), |mla| mla.v_head_dim).max(1),
-                value_head_dim: None,
-            },
-            |main| main.kv,
-        );
-        let window_heads = window.map(|window| window.kv).filter(|other| *other != kv);
-        let parameters = tensors.parameters();
-        let other = parameters.other;
-        let dense_width = match self
-            .kinds
-            .iter()
-            .position(|(_, ff)| matches!(ff, FeedForward::Dense | FeedForward::Both))
-        {
-            Some(layer) => {
-                let layer = u32::try_from(layer).unwrap_or(0);
-                feed_forward::dense_width(self.kind, self.fields, self.hidden, layer, false)?
-            }
-            None => 0,
-        };
-        let routed = self
-            .kinds
-            .iter()
-            .filter(|(_, ff)| matches!(ff, FeedForward::Experts | FeedForward::Both))
-            .count();
-        let routed = u32::try_from(routed).unwrap_or(self.layers);
-        let mla = self.mla.map(|mla| self.with_index(mla));
-        Ok(ModelFacts {
-            parameters: Some(parameters.total()),
-            layers: self.layers,
-            hidden_size: self.hidden,
-            intermediate_size: if dense_width == 0 && routed < self.layers {
-                self.hidden
-            } else {
-                dense_width
-            },
-            attention_heads: heads.max(1),
-            kv_heads: kv.kv_heads,
-            head_dim: kv.head_dim,
-            vocab_size: self.vocabulary()?,
-            max_context: self.max_context,
-            tied_embeddings: tied,
-            gated: self.traits.gated,
-            other_parameters: other,
-            mla,
-            moe: self.experts.filter(|_| routed > 0).map(|experts| Moe {
-                experts: experts.count,
-                experts_per_token: experts.per_token,
-                expert_intermediate_size: experts.width,
-                shared_experts: experts.shared,
-                shared_expert_intermediate_size: (experts.shared > 0)
-                    .then(|| {
-                        u32::try_from(experts.shared_width / u64::from(experts.shared))
-                            .unwrap_or(u32::MAX)
-                    })
-                    .filter(|&width| width != experts.width),
-                dense_layers: self.layers - routed,
-            }),
-            window: (windowed > 0)
-                .then_some(self.window)
-                .flatten()
-                .map(|tokens| Window { tokens, windowed_layers: windowed }),
-            recurrent: (keeping + shared < self.layers || state_bytes > 0).then_some(Recurrent {
-                attention_layers: keeping + shared,
-                state_bytes_per_sequence: state_bytes,
-            }),
-            quantization: scheme.quantization(),
-            value_head_dim: kv.value_head_dim,
-            window_heads,
-            kv_shared_layers: shared,
-            cross_attention: self.cross_attention()?,
-            index_bytes_per_token: if self.mla.is_none() { self.index_bytes()? } else { 0 },
-            rotary_dim: self.rotary(kv.head_dim),
-            kv_cache: scheme.kv_cache(),
-            tensors: Some(tensors),
-            weight_bytes: None,
-        })
-    }
-
-    /// MLA with the index bytes of a layer on average: some layers share an indexer.
-    fn with_index(&self, mla: crate::Mla) -> crate::Mla {
-        let own =
-            (0..self.layers).filter(|&layer| attention::has_indexer(self.fields, layer)).count();
-        let all = u64::from(mla.indexer_bytes_per_token) * own as u64;
-        let mean = all.div_ceil(u64::from(self.layers));
-        crate::Mla { indexer_bytes_per_token: u32::try_from(mean).unwrap_or(u32::MAX), ..mla }
-    }
-
-    /// MiniMax-M3 keeps one index key of 16 bits a token and layer.
-    fn index_bytes(&self) -> Result<u32, ReadError> {
-        let inner = self.fields.object(&["sparse_attention_config"]);
-        let width = match &inner {
-            Some(inner) => inner.number(&["sparse_index_dim"])?,
-            None => self.fields.number(&["index_head_dim"])?,
-        };
-        Ok(width.unwrap_or(0).saturating_mul(2))
-    }
-
-    fn cross_attention(&self) -> Result<Option<CrossAttention>, ReadError> {
-        let tokens = self.fields.number(&["max_source_positions"])?;
-        Ok(tokens
-            .filter(|_| self.kind == "whisper")
-            .map(|tokens| CrossAttention { layers: self.layers, tokens }))
-    }
-
-    /// The part of a head that is rotated, where it is not the whole.
-    fn rotary(&self, head_dim: u32) -> Option<u32> {
-        if self.traits.learned_positions.is_some()
-            || matches!(self.kind, "bloom" | "mpt" | "mamba" | "mamba2" | "falcon_mamba" | "jamba")
-            || self.fields.flag(&["alibi"]) == Some(true)
-        {
-            return Some(0);
-        }
-        let inner = self.fields.object(&["rope_parameters"]);
-        let share = inner
-            .and_then(|inner| inner.fraction(&["partial_rotary_factor"]))
-            .or_else(|| {
-                self.fields.fraction(&["partial_rotary_factor", "rotary_pct", "rope_ratio_"])
-            })
-            .filter(|share| (0.0..1.0).contains(share))?;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a part of it")]
-        Some((f64::from(head_dim) * share) as u32)
-    }
-}
-
-/// The longest context: the positions that a config gives, stretched as vLLM does (by the factor of
-/// the scaling, unless that is one of the kinds whose positions are given stretched).
-fn max_context(fields: &Fields<'_>) -> Result<u32, ReadError> {
-    let names = [
-        "max_position_embeddings",
-        "n_positions",
-        "max_seq_len",
-        "seq_length",
-        "max_sequence_length",
-        "model_max_length",
-        "max_target_positions",
-        "n_ctx",
-        "context_length",
-        "max_seq_length",
-    ];
-    let given = fields.number(&names)?.filter(|&tokens| tokens > 0).unwrap_or(2048);
-    let Some(scaling) = fields.object(&["rope_scaling", "rope_parameters"]) else {
-        return Ok(given);
-    };
-    let kind = scaling.text(&["rope_type", "type"]).unwrap_or("default");
-    if matches!(kind, "default" | "llama3" | "su" | "longrope" | "mrope" | "proportional") {
-        return Ok(given);
-    }
-    let factor = scaling.fraction(&["factor"]).unwrap_or(1.0).clamp(1.0, 1024.0);
-    let from = match kind {
-        "yarn" => scaling.number(&["original_max_position_embeddings"])?.unwrap_or(given),
-        _ => given,
-    };
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
-    let stretched = (f64::from(from) * factor) as u32;
-    // The positions of DeepSeek and gpt-oss are given stretched already.
-    Ok(if kind == "yarn" { stretched.max(given) } else { stretched })
 }

@@ -51,9 +51,11 @@ fn vision(root: &Fields<'_>, tower: &Fields<'_>, text: u64) -> Result<u64, ReadE
         "n_layers",
     ])?;
     let (Some(width), Some(layers)) = (width, layers) else { return Ok(0) };
-    let intermediate = match at(&["vt_intermediate_size", "intermediate_size", "mlp_dim"])? {
-        Some(intermediate) => intermediate,
-        None => {
+    let given = at(&["vt_intermediate_size", "intermediate_size", "mlp_dim"])?;
+    let intermediate = if let Some(given) = given {
+        given
+    } else {
+        {
             let ratio = tower.fraction(&["mlp_ratio"]).unwrap_or(4.0).clamp(0.0, 64.0);
             #[expect(
                 clippy::cast_possible_truncation,

@@ -10,12 +10,7 @@ use crate::read::fields::Fields;
 pub(super) struct Traits {
     /// Whether feed-forward layers have a gate: three matrices instead of two.
     pub gated: bool,
-    /// Whether the projections to queries, keys and values have biases.
-    pub qkv_bias: bool,
-    /// Whether the projection out of the attention has one.
-    pub out_bias: bool,
-    /// Whether the feed-forward layers have them.
-    pub mlp_bias: bool,
+    pub biases: Biases,
     /// Norms as wide as the hidden state in a layer.
     pub norms: u32,
     /// Whether norms have biases.
@@ -26,6 +21,17 @@ pub(super) struct Traits {
     pub query_gate: bool,
     /// A table of learned positions beside the vocabulary: how many rows more than positions.
     pub learned_positions: Option<u32>,
+}
+
+/// What has a bias.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Biases {
+    /// The projections to queries, keys and values.
+    pub qkv: bool,
+    /// The projection out of the attention.
+    pub out: bool,
+    /// The feed-forward layers.
+    pub mlp: bool,
 }
 
 /// Norms of queries and keys.
@@ -95,23 +101,8 @@ impl Traits {
     pub(super) fn of(kind: &str, fields: &Fields<'_>) -> Self {
         let any = |names: &[&str]| names.contains(&kind);
         let starts = |names: &[&str]| names.iter().any(|name| kind.starts_with(name));
-        let flag = |names: &[&str]| fields.flag(names);
-        let activation = fields.text(&[
-            "mlp_hidden_act",
-            "hidden_act",
-            "hidden_activation",
-            "activation_function",
-        ]);
-        let gated = match (activation, fields.text(&["feed_forward_proj"]), flag(&["is_gated_act"]))
-        {
-            (_, Some(projection), _) => projection.starts_with("gated"),
-            (_, _, Some(gated)) => gated,
-            (Some("swiglu" | "geglu" | "swigluoai"), ..) => true,
-            (Some("relu2"), ..) => false,
-            _ => !any(WITHOUT_GATE),
-        };
         let biases = any(WITH_BIASES);
-        let bias = flag(&[
+        let bias = fields.flag(&[
             "attention_bias",
             "attn_bias",
             "use_bias",
@@ -121,79 +112,25 @@ impl Traits {
             "bias",
             "use_attention_bias",
         ]);
+        let unsaid = starts(&["qwen2"]) || any(&["qwen", "chatglm"]);
         let attention_bias = bias.unwrap_or(biases);
-        let qkv_bias = attention_bias
-            || (starts(&["qwen2"]) && bias.is_none())
-            || any(&["chatglm", "internlm"]) && bias.is_none()
-            || any(&["qwen"]);
-        let use_qk_norm = flag(&["use_qk_norm", "qk_layernorm", "qk_norm"]);
+        let queries_only = starts(&["qwen2", "glm4", "hunyuan", "seed_oss", "dots1", "iquest"])
+            || any(&["stablelm"]);
         Self {
-            gated,
-            qkv_bias,
-            out_bias: flag(&["attention_out_bias"]).unwrap_or(
-                attention_bias
-                    && !starts(&["qwen2", "glm4", "hunyuan", "seed_oss", "dots1", "iquest"])
-                    && !(any(&["stablelm"])),
-            ),
-            mlp_bias: flag(&["mlp_bias", "use_bias", "use_mlp_bias"]).unwrap_or(biases),
-            norms: match () {
-                () if starts(&["gemma2", "gemma3", "gemma4", "glm4v", "vaultgemma", "afmoe"])
-                    || any(&["glm4", "glm_ocr_text", "exaone_moe_post"]) =>
-                {
-                    4
-                }
-                () if any(&[
-                    "cohere",
-                    "cohere2",
-                    "phi",
-                    "gptj",
-                    "codegen",
-                    "nemotron_h",
-                    "falcon_mamba",
-                    "mamba",
-                    "mamba2",
-                ]) =>
-                {
-                    1
-                }
-                () => 2,
+            gated: gated(kind, fields),
+            biases: Biases {
+                qkv: bias.unwrap_or(biases || unsaid),
+                out: fields
+                    .flag(&["attention_out_bias"])
+                    .unwrap_or(attention_bias && !queries_only),
+                mlp: fields.flag(&["mlp_bias", "use_bias", "use_mlp_bias"]).unwrap_or(biases),
             },
+            norms: norms(kind),
             norm_bias: biases
                 || any(&["mpt", "falcon", "nemotron", "stablelm", "persimmon", "phimoe"]),
-            qk_norm: match use_qk_norm {
-                Some(true) if any(&["minimax_m2"]) => QkNorm::Full,
-                Some(true) => QkNorm::Head,
-                Some(false) => QkNorm::None,
-                None if any(&[
-                    "olmo2",
-                    "olmo3",
-                    "olmoe",
-                    "flex_olmo",
-                    "minimax_m2",
-                    "olmo_hybrid",
-                ]) =>
-                {
-                    QkNorm::Full
-                }
-                None if starts(&[
-                    "qwen3",
-                    "gemma3",
-                    "gemma4",
-                    "lfm",
-                    "exaone4",
-                    "exaone_moe",
-                    "hunyuan",
-                    "apertus",
-                    "afmoe",
-                    "laguna",
-                    "step3p",
-                ]) =>
-                {
-                    QkNorm::Head
-                }
-                None => QkNorm::None,
-            },
-            query_gate: flag(&["attn_output_gate"])
+            qk_norm: qk_norm(kind, fields),
+            query_gate: fields
+                .flag(&["attn_output_gate"])
                 .unwrap_or_else(|| starts(&["qwen3_next", "qwen3_5", "lara_mini"])),
             learned_positions: match kind {
                 "gpt2" | "gpt_bigcode" | "gpt_neo" | "whisper" => Some(0),
@@ -201,5 +138,55 @@ impl Traits {
                 _ => None,
             },
         }
+    }
+}
+
+fn gated(kind: &str, fields: &Fields<'_>) -> bool {
+    if let Some(projection) = fields.text(&["feed_forward_proj"]) {
+        return projection.starts_with("gated");
+    }
+    if let Some(gated) = fields.flag(&["is_gated_act"]) {
+        return gated;
+    }
+    let names = ["mlp_hidden_act", "hidden_act", "hidden_activation", "activation_function"];
+    match fields.text(&names) {
+        Some("swiglu" | "geglu" | "swigluoai") => true,
+        Some("relu2") => false,
+        _ => !WITHOUT_GATE.contains(&kind),
+    }
+}
+
+fn norms(kind: &str) -> u32 {
+    match kind {
+        "cohere" | "cohere2" | "phi" | "gptj" | "codegen" | "nemotron_h" | "falcon_mamba"
+        | "mamba" | "mamba2" => 1,
+        "glm4" | "glm_ocr_text" => 4,
+        _ if ["gemma2", "gemma3", "gemma4", "afmoe"].iter().any(|name| kind.starts_with(name)) => 4,
+        _ => 2,
+    }
+}
+
+fn qk_norm(kind: &str, fields: &Fields<'_>) -> QkNorm {
+    const FULL: &[&str] = &["olmo2", "olmo3", "olmoe", "flex_olmo", "minimax_m2", "olmo_hybrid"];
+    const HEAD: &[&str] = &[
+        "qwen3",
+        "gemma3",
+        "gemma4",
+        "lfm",
+        "exaone4",
+        "exaone_moe",
+        "hunyuan",
+        "apertus",
+        "afmoe",
+        "laguna",
+        "step3p",
+    ];
+    let full = FULL.contains(&kind);
+    match fields.flag(&["use_qk_norm", "qk_layernorm", "qk_norm"]) {
+        Some(false) => QkNorm::None,
+        _ if full => QkNorm::Full,
+        Some(true) => QkNorm::Head,
+        None if HEAD.iter().any(|name| kind.starts_with(name)) => QkNorm::Head,
+        None => QkNorm::None,
     }
 }
