@@ -13,6 +13,7 @@
 //! KV cache, one file per engine's overheads, the estimate that adds them up, and the searches
 //! ([`max_context`], [`max_concurrency`], [`tensor_degrees`]) built on it.
 
+pub mod advise;
 mod catalogue;
 mod engine;
 mod error;
