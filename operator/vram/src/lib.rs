@@ -41,6 +41,6 @@ pub use kv::kv_cache;
 pub use parallelism::{Parallelism, tensor_degrees};
 pub use parameters::{counted_parameters, parameters};
 pub use quantization::Quantization;
-pub use read::Tensors;
+pub use read::{Classes, LayerCache, LayerRun, Tensors};
 pub use weights::weights;
 pub use workload::{Engine, KvDtype, Workload};

@@ -19,7 +19,8 @@ pub enum ReadError {
     /// The beginning of the file that was given ends too early: read on and try again.
     #[error("the first {needed} bytes of the file are needed")]
     NeedMore {
-        /// How many of the file's first bytes are needed at least.
+        /// How many of the file's first bytes to give: what is known to be missing, or more where
+        /// little is known.
         needed: u64,
     },
     /// Not the format that it should be.

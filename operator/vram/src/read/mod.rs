@@ -8,9 +8,11 @@ mod config;
 mod error;
 mod fields;
 mod json;
+pub mod safetensors;
 mod scheme;
 mod tensors;
 
 pub use config::config;
 pub use error::ReadError;
+pub use safetensors::with_safetensors;
 pub use tensors::{Classes, LayerCache, LayerRun, Tensors};
