@@ -48,9 +48,10 @@ reasons! {
     Placing => "Wait.",
     /// Replicas are brought to the newest revision, one at a time.
     RollingOut => "Wait, or undo the edit.",
-    /// The newest revision finds no room, not even in the place of an old replica. The old one
-    /// serves on.
-    RolloutBlocked => "Free GPUs, ask for less, or undo the edit; the message names the nearest miss.",
+    /// The newest revision finds no room, not even in the place of an old replica, or its image or
+    /// model cannot be brought to the node. The old one serves on.
+    RolloutBlocked => "Free GPUs, ask for less, or undo the edit; the message names the nearest miss, or \
+                       what cannot come.",
     /// Replicas that are no longer wanted end.
     ScalingDown => "Wait: requests that run are finished first.",
     /// Every replica wanted has a node.
@@ -74,7 +75,8 @@ reasons! {
     InsufficientVRAM => "It is placed by itself as soon as something frees up. The message names the \
                          nearest miss and, where a shorter context helps, how short: put that into \
                          `spec.engine.contextLength`.",
-    /// The GPUs are there, but CPU, memory, disk or pod slots of their node are not.
+    /// The GPUs are there, but CPU, memory, disk, pod slots or room in the model cache of
+    /// their node are not.
     InsufficientResources => "Free them, or ask for less in `spec.resources`.",
     /// No node with GPUs may be used: selector, taints, product or vendor rule them all out.
     NoMatchingNodes => "Compare `spec.placement` and `spec.gpu` with the labels and taints of your nodes.",
