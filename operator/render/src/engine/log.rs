@@ -1,11 +1,12 @@
 //! What engines say of themselves while they start, read from the beginning of their logs. Pure.
 //!
 //! Logs are for people and change with every version, so a reader takes only what is sure, and
-//! answers `None` for all else. Whoever needs more of what is said there (weights, KV cache and
-//! tokens as measured) adds a field to [`Startup`] and reads it in the engine's file.
+//! answers `None` for all else.
 
 pub(super) mod llama_cpp;
 pub(super) mod vllm;
+
+use berth_units::Bytes;
 
 /// How much of a log is read, from its beginning. llama.cpp has said all in 12 KiB; vLLM says more,
 /// its whole configuration among it.
@@ -16,6 +17,8 @@ pub const MOST_BYTES: u32 = 256 << 10;
 pub struct Startup {
     /// What it really runs on.
     pub accelerator: Option<Accelerator>,
+    /// What it takes there; `None` where nothing of it is told.
+    pub measured: Option<Measured>,
 }
 
 /// What an engine really runs on.
@@ -34,6 +37,28 @@ pub struct Layers {
     pub on_gpu: u32,
     /// In all.
     pub of: u32,
+}
+
+/// The memory that an engine says it takes: on the fullest of its GPUs, or in the host's memory
+/// where it serves from the CPU. Each part is `None` where the engine does not tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Measured {
+    /// Weights.
+    pub weights: Option<Bytes>,
+    /// The KV cache as it was made, which may hold more than was asked for; states of recurrent
+    /// layers included.
+    pub kv_cache: Option<Bytes>,
+    /// Buffers of a step: activations.
+    pub compute: Option<Bytes>,
+    /// Tokens that the KV cache holds.
+    pub kv_tokens: Option<u64>,
+}
+
+impl Measured {
+    /// `None` where nothing is told.
+    fn told(self) -> Option<Self> {
+        (self != Self::default()).then_some(self)
+    }
 }
 
 /// The device of an engine that has no GPU.
