@@ -123,6 +123,7 @@ fn check_tensors(tensors: &Tensors, layers: u32) -> Result<(), InvalidFact> {
     total("tensors", tensors.bytes().total())?;
     total("tensors", tensors.parameters().total())?;
     total("tensors.draftBytes", tensors.draft_bytes)?;
+    total("tensors.hostBytes", tensors.host_bytes)?;
     total("tensors.unusedBytes", tensors.unused_bytes)
 }
 

@@ -18,10 +18,10 @@ pub fn weights(facts: &ModelFacts) -> Bytes {
     facts.weight_bytes.map_or_else(counted, Bytes)
 }
 
-/// What the checkpoint holds and no engine loads to serve.
+/// What the checkpoint holds and no engine loads to a GPU.
 fn not_loaded(facts: &ModelFacts) -> Bytes {
     facts.tensors.as_ref().map_or(Bytes::ZERO, |tensors| {
-        Bytes(tensors.draft_bytes.saturating_add(tensors.unused_bytes))
+        Bytes(tensors.draft_bytes) + Bytes(tensors.unused_bytes) + Bytes(tensors.host_bytes)
     })
 }
 

@@ -7,6 +7,7 @@
 mod config;
 mod error;
 mod fields;
+pub mod gguf;
 mod json;
 pub mod safetensors;
 mod scheme;
@@ -14,5 +15,6 @@ mod tensors;
 
 pub use config::config;
 pub use error::ReadError;
+pub use gguf::with_gguf;
 pub use safetensors::with_safetensors;
 pub use tensors::{Classes, LayerCache, LayerRun, Tensors};

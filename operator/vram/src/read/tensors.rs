@@ -22,6 +22,9 @@ pub struct Tensors {
     /// Bytes that are loaded only to draft tokens ahead (multi-token prediction).
     #[serde(default)]
     pub draft_bytes: u64,
+    /// Bytes that stay in the host's memory, beside the embedding table that llama.cpp keeps there.
+    #[serde(default)]
+    pub host_bytes: u64,
     /// Bytes that the files hold and no engine loads.
     #[serde(default)]
     pub unused_bytes: u64,
