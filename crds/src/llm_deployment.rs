@@ -21,7 +21,7 @@ pub use placement::{Effect, Operator, Placement, Strategy, Toleration};
 pub use pod::{LocalObject, PodTemplate, Resources};
 pub use status::{
     AcceleratorStatus, CostStatus, EstimateStatus, FirstTokenUsage, LLMDeploymentStatus,
-    ModelSummary, PodUsage, QueueStatus, ReplicaPhase, ReplicaPlacement, Resolved,
+    MeasuredStatus, ModelSummary, PodUsage, QueueStatus, ReplicaPhase, ReplicaPlacement, Resolved,
     ResolvedResources, UsageStatus,
 };
 

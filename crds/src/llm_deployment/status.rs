@@ -48,6 +48,11 @@ pub struct LLMDeploymentStatus {
     /// The VRAM that one GPU of a replica needs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimate: Option<EstimateStatus>,
+    /// What the engine of the newest revision takes by its own log, on the fullest GPU of its first
+    /// replica that answers. Written once for each revision, and again where it moves by more than
+    /// 5 %.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<MeasuredStatus>,
 
     /// GPUs claimed by all replicas.
     #[serde(default)]
@@ -158,6 +163,38 @@ pub struct EstimateStatus {
     pub basis: String,
     /// The sum and its parts, for people.
     pub summary: String,
+}
+
+/// What an engine takes by its own log, in bytes: on its fullest GPU, or in the host's memory where
+/// it serves from the CPU. A part that the engine does not tell is absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MeasuredStatus {
+    /// The pod whose engine said so.
+    pub pod: String,
+    /// The revision that the pod was rendered from.
+    pub revision: String,
+    /// Weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<i64>,
+    /// The KV cache that the engine made. vLLM takes all that is left for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_cache: Option<i64>,
+    /// Activations and other buffers of a step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compute: Option<i64>,
+    /// Tokens that the KV cache holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_tokens: Option<i64>,
+    /// What one GPU needs by these: they take the place of the estimate's parts, the KV cache as
+    /// far as `contextLength × maxConcurrency` tokens need it. Without a margin. Absent where not
+    /// all of the model is on GPUs, which says nothing of their memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needed: Option<i64>,
+    /// How much more (`+3 %`) or less (`-3 %`) that is than the estimate without its margin, for
+    /// people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub difference: Option<String>,
 }
 
 /// Where a replica is.

@@ -9,6 +9,7 @@ pub mod args;
 pub mod cache;
 pub mod client;
 pub mod leader;
+pub mod measured;
 pub mod metrics;
 pub mod prices;
 pub mod profiles;

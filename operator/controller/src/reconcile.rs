@@ -319,5 +319,6 @@ async fn tell(
     }
     apply::status(context, &observed.deployment, &status).await.map_err(to("write status"))?;
     context.events.changed(&observed.deployment, before, &status).await;
+    context.events.estimated(&observed.deployment, before, &status).await;
     Ok(())
 }

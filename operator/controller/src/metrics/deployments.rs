@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use berth_crds::LLMDeployment;
+use berth_crds::{LLMDeployment, LLMDeploymentStatus};
 use kube::ResourceExt;
 use prometheus::{CounterVec, GaugeVec};
 
 use super::registrar::Registrar;
 use crate::{
+    measured,
     usage::ledger::Usage,
     world::{State, pod::Progress},
 };
@@ -19,6 +20,8 @@ pub struct Deployments {
     gpus: GaugeVec,
     conditions: GaugeVec,
     position: GaugeVec,
+    measured: GaugeVec,
+    estimate_error: GaugeVec,
     tokens: CounterVec,
     tokens_per_second: GaugeVec,
     requests: GaugeVec,
@@ -60,6 +63,18 @@ impl Deployments {
             position: registrar.gauges(
                 "berth_deployment_queue_position",
                 "Place in the queue for GPUs, from 1; absent where nothing waits.",
+                &labels,
+            )?,
+            measured: registrar.gauges(
+                "berth_deployment_measured_bytes",
+                "What the newest revision's engine takes on its fullest GPU, by its own log: part \
+                 weights, kv_cache or compute; absent where the engine does not tell.",
+                &with("part"),
+            )?,
+            estimate_error: registrar.gauges(
+                "berth_deployment_estimate_error_ratio",
+                "What a GPU needs by the engine's own log, over the estimate without its margin, less \
+                 1: above 0 where the estimate was too low; absent where nothing is known.",
                 &labels,
             )?,
             tokens: registrar.sums(
@@ -111,6 +126,8 @@ impl Deployments {
             &self.gpus,
             &self.conditions,
             &self.position,
+            &self.measured,
+            &self.estimate_error,
             &self.tokens_per_second,
             &self.requests,
             &self.kv_cache,
@@ -151,6 +168,7 @@ impl Deployments {
                 let value = if holds { 1.0 } else { 0.0 };
                 self.conditions.with_label_values(&[labels[0], labels[1], type_]).set(value);
             }
+            self.measured(labels, &status);
             if let Some(usage) = state.usage.get(&uid) {
                 self.usage(labels, usage);
             }
@@ -158,6 +176,23 @@ impl Deployments {
             if let Some(position) = waiting.and_then(|w| state.queue().position(&w.key)) {
                 self.position.with_label_values(&labels).set((position + 1) as f64);
             }
+        }
+    }
+
+    fn measured(&self, labels: [&str; 2], status: &LLMDeploymentStatus) {
+        let Some(measured) = &status.measured else { return };
+        for (part, bytes) in [
+            ("weights", measured.weights),
+            ("kv_cache", measured.kv_cache),
+            ("compute", measured.compute),
+        ] {
+            if let Some(bytes) = bytes {
+                let labels = [labels[0], labels[1], part];
+                self.measured.with_label_values(&labels).set(bytes as f64);
+            }
+        }
+        if let Some(error) = measured::error(measured, status.estimate.as_ref()) {
+            self.estimate_error.with_label_values(&labels).set(error);
         }
     }
 

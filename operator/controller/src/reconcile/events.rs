@@ -8,8 +8,8 @@ use kube::{
     runtime::events::{Event, EventType, Recorder},
 };
 
-use super::conditions;
-use crate::leader::Leadership;
+use super::{conditions, reason::Reason};
+use crate::{leader::Leadership, measured};
 
 /// Writes events about deployments while we lead.
 #[derive(Clone)]
@@ -87,6 +87,22 @@ impl Events {
                 self.warning(about, &condition.reason, condition.message).await;
                 told.push(condition.reason);
             }
+        }
+    }
+
+    /// How far an estimate was off, once for each revision.
+    pub async fn estimated(
+        &self,
+        about: &LLMDeployment,
+        before: Option<&LLMDeploymentStatus>,
+        after: &LLMDeploymentStatus,
+    ) {
+        match measured::news(before, after) {
+            Some((Reason::EstimateTooLow, note)) => {
+                self.warning(about, &Reason::EstimateTooLow.as_str(), note).await;
+            }
+            Some((reason, note)) => self.normal(about, &reason.as_str(), note).await,
+            None => {}
         }
     }
 

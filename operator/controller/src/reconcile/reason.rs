@@ -68,6 +68,14 @@ reasons! {
     NotOnAccelerator => "Look at the beginning of the engine's log and at the node: driver, container \
                          toolkit, device plugin and, where there is one, the runtime class. Is the image \
                          for this vendor's GPUs? `status.placements` says what each replica runs on.",
+    /// Only an event, once for each revision: by its own log an engine needs more of a GPU than was
+    /// planned, margin included. It serves; on a fuller GPU it may not.
+    EstimateTooLow => "Put what the message says it needs, and some room, into `spec.gpu.memory`. \
+                       `status.measured` has the parts. Please tell us: the estimate is wrong.",
+    /// Only an event, once for each revision: by its own log an engine needs less of a GPU than was
+    /// planned, by more than the margin.
+    EstimateTooHigh => "Nothing must be done. If GPUs are scarce, plan with less in `spec.gpu.memory`; \
+                        `status.measured` has the parts.",
     /// A pod ended and is replaced.
     PodFailed => "Look at the message; after several failures in a row the next attempt waits up to 5 \
                   minutes.",

@@ -26,7 +26,7 @@ pub use facts::{misfit_message, misfit_reason};
 use tally::Tally;
 
 use crate::{
-    accelerator,
+    accelerator, measured,
     world::pod::{Progress, Replica},
 };
 
@@ -87,6 +87,9 @@ pub fn report(seen: &Seen<'_>) -> LLMDeploymentStatus {
         model: seen.model.clone().or(before.model),
         resolved: seen.shown.map(|(hash, template)| resolved(deployment, hash, template)),
         estimate: seen.shown.map(|(_, template)| estimate(template)),
+        measured: seen.shown.and_then(|(hash, template)| {
+            measured::follow(before.measured.as_ref(), hash, template, seen.pods)
+        }),
         gpus: tally.gpus,
         vram: (tally.gpus > 0).then(|| tally.vram.to_string()),
         placements: placements(seen.pods, &before.placements),

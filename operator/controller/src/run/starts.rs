@@ -59,7 +59,7 @@ async fn look(context: &Context, object: &LLMDeployment, replica: &Replica) {
         let known = Some(known.clone());
         let uids = (&deployment.uid, uid);
         context.world.update(|state| {
-            state.learn(uids.0, |learning| learning.started(uids.1, *restarts, known))
+            state.learn(uids.0, |learning| learning.started(uids.1, *restarts, known, None))
         });
         return;
     }
@@ -76,11 +76,13 @@ async fn look(context: &Context, object: &LLMDeployment, replica: &Replica) {
             return;
         }
     };
-    let found = engine::of(resolved.engine).startup(&log).accelerator;
-    let found = found.map(|found| accelerator::status(found, *restarts));
+    let startup = engine::of(resolved.engine).startup(&log);
+    let found = startup.accelerator.map(|found| accelerator::status(found, *restarts));
     let complaint = found.as_ref().and_then(accelerator::complaint);
     context.world.update(|state| {
-        state.learn(&deployment.uid, |learning| learning.started(uid, *restarts, found))
+        state.learn(&deployment.uid, |learning| {
+            learning.started(uid, *restarts, found, startup.measured)
+        })
     });
     context.world.look_at(&deployment.namespace, &deployment.name);
     if let Some(complaint) = complaint {
@@ -89,7 +91,10 @@ async fn look(context: &Context, object: &LLMDeployment, replica: &Replica) {
     }
 }
 
+/// What status says of this start, so that an operator that begins need not read every log again.
+/// Where none was read for what it takes, as by an operator of before that, it is.
 fn remembered<'a>(object: &'a LLMDeployment, replica: &Replica) -> Option<&'a AcceleratorStatus> {
+    object.status.as_ref()?.measured.as_ref()?;
     let placements = object.status.iter().flat_map(|status| &status.placements);
     let mut of_pod = placements.filter(|placement| placement.pod == replica.key.name);
     let known = of_pod.next()?.accelerator.as_ref()?;

@@ -1,5 +1,5 @@
 //! What replicas say of themselves beside what their pods say: how far their downloads are, and what
-//! their engines run on. Pure.
+//! their engines run on and take there. Pure.
 //!
 //! Live values are for metrics. People are told at most once a minute and deployment, and only of
 //! what they would care about, as what they are told is written to status.
@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use berth_crds::llm_deployment::AcceleratorStatus;
+use berth_render::engine::log::Measured;
 
 use super::pod::{Progress, Replica};
 use crate::usage::download::Download;
@@ -36,6 +37,8 @@ struct Start {
     failures: u32,
     /// Nothing, where it does not tell.
     accelerator: Option<AcceleratorStatus>,
+    /// Likewise, or where status has it already.
+    measured: Option<Measured>,
 }
 
 /// A download that is followed.
@@ -101,8 +104,10 @@ impl Learning {
         pod: &str,
         restarts: i32,
         accelerator: Option<AcceleratorStatus>,
+        measured: Option<Measured>,
     ) -> bool {
-        self.starts.insert(pod.to_owned(), Start { restarts, failures: 0, accelerator });
+        let start = Start { restarts, failures: 0, accelerator, measured };
+        self.starts.insert(pod.to_owned(), start);
         true
     }
 
@@ -110,7 +115,8 @@ impl Learning {
     pub fn log_failed(&mut self, pod: &str, restarts: i32) -> bool {
         let known = self.starts.get(pod).filter(|start| start.restarts == restarts);
         let failures = known.map_or(0, |start| start.failures) + 1;
-        self.starts.insert(pod.to_owned(), Start { restarts, failures, accelerator: None });
+        let start = Start { restarts, failures, accelerator: None, measured: None };
+        self.starts.insert(pod.to_owned(), start);
         false
     }
 
@@ -135,6 +141,7 @@ impl Learning {
         let start = self.starts.get(&replica.uid);
         let start = start.filter(|start| start.restarts == replica.restarts);
         replica.learnt.accelerator = start.and_then(|start| start.accelerator.clone());
+        replica.learnt.measured = start.and_then(|start| start.measured);
         let Progress::Fetching { tries, failed } = &mut replica.progress else {
             self.downloads.remove(&replica.uid);
             replica.learnt.download = None;
@@ -227,14 +234,16 @@ mod tests {
             of_layers: None,
             restarts: 1,
         };
-        learning.started("a", 1, Some(on_cpu.clone()));
+        let measured = Measured { weights: Some(Bytes::gib(1)), ..Measured::default() };
+        learning.started("a", 1, Some(on_cpu.clone()), Some(measured));
         assert!(!learning.wants_log(&replica));
         learning.tell(&mut replica);
         assert_eq!(replica.learnt.accelerator, Some(on_cpu));
+        assert_eq!(replica.learnt.measured, Some(measured));
         replica.restarts = 2;
         learning.tell(&mut replica);
-        assert_eq!(replica.learnt.accelerator, None, "of the start before");
-        learning.started("a", 2, None);
+        assert_eq!(replica.learnt, Learnt::default(), "of the start before");
+        learning.started("a", 2, None, None);
         assert!(!learning.wants_log(&replica), "it does not tell, and will not");
     }
 

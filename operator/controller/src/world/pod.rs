@@ -6,7 +6,7 @@ use berth_crds::{LLMDeployment, llm_deployment::AcceleratorStatus, names};
 use berth_planner::{
     Claim, DeploymentId, NodeName, Occupant, OccupantId, Owner, PodKey, Resources,
 };
-use berth_render::vendor::GpuResources;
+use berth_render::{engine::log::Measured, vendor::GpuResources};
 use berth_units::{Bytes, MilliCpu};
 use k8s_openapi::{
     api::core::v1::{Container, ContainerStatus, Pod, PodStatus},
@@ -62,6 +62,8 @@ pub struct Learnt {
     pub download: Option<String>,
     /// What its engine really runs on.
     pub accelerator: Option<AcceleratorStatus>,
+    /// What its engine takes there.
+    pub measured: Option<Measured>,
 }
 
 /// What is wrong with a container.
