@@ -34,7 +34,7 @@ pub struct Offer {
     pub cost: Option<PricePerHour>,
     /// Upper bounds of speed.
     pub roofline: Roofline,
-    /// Whether weights are unpacked to 16 bits first, for want of arithmetic of their type.
+    /// Whether weights are unpacked first, for want of arithmetic of their type.
     pub unpacked: bool,
     /// How good the estimate's data is.
     pub basis: Basis,
@@ -64,6 +64,9 @@ pub struct Advice {
     pub fitting: usize,
     /// Products that no way fits on.
     pub misfits: Vec<Misfit>,
+    /// Products, by their place in the question, on which no engine serves any of the variants as
+    /// asked, whatever their memory.
+    pub unserved: Vec<usize>,
 }
 
 /// The cheapest ways to run a model.
@@ -74,20 +77,23 @@ pub struct Advice {
 pub fn advise(question: &Question<'_>) -> Advice {
     let table = Table::of(question);
     let mut candidates = Vec::new();
-    let mut misfits = Vec::new();
+    let (mut misfits, mut unserved) = (Vec::new(), Vec::new());
     for gpu in 0..question.gpus.len() {
         let before = candidates.len();
         for variant in 0..question.variants.len() {
             fitting(question, &table, variant, gpu, &mut candidates);
         }
         if candidates.len() == before {
-            misfits.extend(misfit(question, &table, gpu));
+            match misfit(question, &table, gpu) {
+                Some(misfit) => misfits.push(misfit),
+                None => unserved.push(gpu),
+            }
         }
     }
     let fitting = candidates.len();
     let chosen = choose(question, candidates);
     let offers = chosen.iter().map(|candidate| offer(question, candidate)).collect();
-    Advice { offers, fitting, misfits }
+    Advice { offers, fitting, misfits, unserved }
 }
 
 /// Something that fits.
