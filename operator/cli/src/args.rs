@@ -39,7 +39,7 @@ pub enum Command {
 
 /// Where the model is told of.
 #[derive(Debug, Group)]
-#[command(group = ArgGroup::new("subject").required(true).args(["model", "config", "manifest"]))]
+#[command(group = ArgGroup::new("subject").required(true).args(["model", "config", "safetensors", "gguf", "manifest"]))]
 pub struct ModelArgs {
     /// A model of the catalogue, as the hub names it.
     #[arg(long, value_name = "ORG/NAME")]
@@ -52,6 +52,14 @@ pub struct ModelArgs {
     /// The config.json of a model.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+
+    /// The folder of a checkpoint: config.json and safetensors files, whose headers are read.
+    #[arg(long, value_name = "FOLDER")]
+    pub safetensors: Option<PathBuf>,
+
+    /// A GGUF file, whose header is read; of a model that is split, any of its files.
+    #[arg(long, value_name = "FILE")]
+    pub gguf: Option<PathBuf>,
 
     /// A manifest with an LLMDeployment; - reads it from standard input.
     #[arg(short = 'f', long = "filename", id = "manifest", value_name = "FILE")]

@@ -2,7 +2,7 @@
 //!
 //! `estimate` says what a model needs and whether it fits, `advise` which GPUs would run it. Both
 //! work without a cluster and without a network: they call the same code as the controller does,
-//! with facts from the embedded catalogue, a `config.json`, or a manifest.
+//! with facts from the embedded catalogue, a manifest, or a model's own files.
 //!
 //! The story: [`args`] are read, [`subject`] finds out about the model and [`gpus`] about the GPUs,
 //! [`estimate`] or [`advise`] work out an answer (plain data), and [`output`] prints it as JSON,
@@ -11,6 +11,7 @@
 mod advise;
 mod args;
 mod estimate;
+mod files;
 mod gpus;
 mod names;
 mod numbers;

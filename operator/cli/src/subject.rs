@@ -1,9 +1,8 @@
-//! What is asked about: the model, from the catalogue, its `config.json`, or a manifest, and what
-//! is asked of it.
+//! What is asked about: the model, from the catalogue, its own files, or a manifest, and what is
+//! asked of it.
 
 use std::{
     collections::BTreeMap,
-    fs,
     io::{self, Read},
     path::Path,
 };
@@ -17,17 +16,18 @@ use berth_operator::reconcile::{
 };
 use berth_units::Bytes;
 use berth_vram::{
-    Engine, KvDtype, ModelFacts, Quantization, advise::Variant, catalogue, read, tensor_degrees,
+    Engine, KvDtype, ModelFacts, Quantization, advise::Variant, catalogue, tensor_degrees,
 };
 use serde_json::Value;
 
 use crate::{
     args::{ModelArgs, WorkloadArgs},
+    files,
     names::nearest,
     variants,
 };
 
-/// A config.json longer than this is none.
+/// A manifest longer than this is none.
 const LONGEST: u64 = 16 << 20;
 
 /// The model and what is asked of it.
@@ -65,9 +65,11 @@ impl Subject {
     pub fn of(model: &ModelArgs, workload: &WorkloadArgs) -> anyhow::Result<Self> {
         let mut subject = match model {
             ModelArgs { model: Some(name), file, .. } => from_catalogue(name, file.as_deref())?,
-            ModelArgs { config: Some(path), .. } => from_config(path)?,
+            ModelArgs { config: Some(path), .. } => from_files(path, files::config(path)?),
+            ModelArgs { safetensors: Some(path), .. } => from_files(path, files::checkpoint(path)?),
+            ModelArgs { gguf: Some(path), .. } => from_files(path, files::gguf(path)?),
             ModelArgs { manifest: Some(path), name, .. } => from_manifest(path, name.as_deref())?,
-            _ => bail!("name a model: --model, --config or -f"),
+            _ => bail!("name a model: --model, --config, --safetensors, --gguf or -f"),
         };
         if let Some(context) = workload.context {
             subject.contexts = vec![context];
@@ -125,13 +127,13 @@ fn from_catalogue(name: &str, file: Option<&str>) -> anyhow::Result<Subject> {
         }
         let near = nearest(name, catalogue.iter().map(|entry| entry.id.as_str()), 5);
         let hint = if near.is_empty() {
-            String::new()
+            ".".to_owned()
         } else {
             format!("; did you mean {}?", near.join(", "))
         };
         bail!(
-            "the catalogue has no model {name:?}{hint} For any other model give its config.json: \
-             --config FILE"
+            "the catalogue has no model {name:?}{hint} For any other model give its files: \
+             --config FILE, --safetensors FOLDER or --gguf FILE"
         );
     };
     let (id, facts) = (entry.id.clone(), entry.facts.clone());
@@ -143,22 +145,14 @@ fn from_catalogue(name: &str, file: Option<&str>) -> anyhow::Result<Subject> {
     Ok(Subject::new(known, entry.source.clone(), Some(entry.licence.clone())))
 }
 
-fn from_config(path: &Path) -> anyhow::Result<Subject> {
-    let text = read_text(path)?;
-    // NVIDIA's ModelOpt says how it quantised in a file of its own beside the config.
-    let beside = path.with_file_name("hf_quant_config.json");
-    let quantization = if beside.is_file() { Some(read_text(&beside)?) } else { None };
-    let facts = read::config(&text, quantization.as_deref())
-        .with_context(|| format!("{} cannot be used", path.display()))?;
-    let value: Value = serde_json::from_str(&text).unwrap_or_default();
-    let name = value.get("_name_or_path").and_then(Value::as_str).filter(|name| !name.is_empty());
-    let name = name.map_or_else(|| path.display().to_string(), str::to_owned);
-    let known = Variant { engine: engine(&facts), name, facts };
-    Ok(Subject::new(known, path.display().to_string(), None))
+fn from_files(path: &Path, facts: ModelFacts) -> Subject {
+    let name = path.display().to_string();
+    let known = Variant { engine: engine(&facts), name: name.clone(), facts };
+    Subject::new(known, name, None)
 }
 
 fn from_manifest(path: &Path, name: Option<&str>) -> anyhow::Result<Subject> {
-    let text = read_text(path)?;
+    let text = manifest(path)?;
     let deployment = deployment(&text, name).with_context(|| path.display().to_string())?;
     let defaults = Defaults {
         catalogue: catalogue().clone(),
@@ -216,16 +210,11 @@ fn deployment(text: &str, name: Option<&str>) -> anyhow::Result<LLMDeployment> {
     serde_json::from_value(document).context("not an LLMDeployment")
 }
 
-fn read_text(path: &Path) -> anyhow::Result<String> {
-    let mut text = String::new();
-    if path == Path::new("-") {
-        io::stdin().take(LONGEST).read_to_string(&mut text).context("standard input")?;
-    } else {
-        let file =
-            fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-        file.take(LONGEST)
-            .read_to_string(&mut text)
-            .with_context(|| format!("cannot read {}", path.display()))?;
+fn manifest(path: &Path) -> anyhow::Result<String> {
+    if path != Path::new("-") {
+        return files::text(path);
     }
+    let mut text = String::new();
+    io::stdin().take(LONGEST).read_to_string(&mut text).context("cannot read standard input")?;
     Ok(text)
 }
