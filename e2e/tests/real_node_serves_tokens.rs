@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
-use berth_crds::CostProfile;
+use berth_crds::{CostProfile, LLMDeployment};
 use berth_e2e::{
     Clock, Cluster, Fleet, NAMESPACE, Nodes, apply,
     chat::Tokens,
@@ -66,6 +66,7 @@ async fn real_node_serves_tokens() -> Result<()> {
     tally.add(tokens);
     let mut story = Story { cluster, clock, operator, service, tally };
     story.first_answers_are_counted(tokens).await?;
+    story.start_is_measured().await?;
     story.cost_is_plausible().await?;
     story.scales().await?;
     story.change_fails_no_request().await?;
@@ -147,6 +148,37 @@ impl Story {
         self.tally.add(plain.tokens);
         self.tally.add(streamed.tokens);
         self.counts_agree("an answer in one piece and one streamed").await
+    }
+
+    /// What the engine says it takes stands in status, beside what was estimated.
+    async fn start_is_measured(&mut self) -> Result<()> {
+        let is_measured = |llm: &LLMDeployment| {
+            llm.status.as_ref().is_some_and(|status| status.measured.is_some())
+        };
+        let llm = self.cluster.wait_llm(NAME, "is measured", is_measured).await?;
+        let status = llm.status.context("no status")?;
+        let measured = status.measured.context("not measured")?;
+        let estimate = status.estimate.context("no estimate")?;
+        let pod = self.cluster.pod(NAME).await?;
+        ensure!(measured.pod == pod.name_any(), "{measured:?}");
+        ensure!(measured.kv_cache == Some(estimate.kv_cache), "{measured:?}, {estimate:?}");
+        ensure!(measured.kv_tokens == Some(4 * 512), "{measured:?}");
+        ensure!(measured.compute.is_some_and(|bytes| bytes > 0), "{measured:?}");
+        // On the CPU all weights are in one place. The file's name says F16, by which it is estimated,
+        // and its weights are F32: the log tells. It rounds to a hundredth of a MiB.
+        let stored = 2 * status.model.context("no model")?.weight_bytes;
+        let weights = measured.weights.context("no weights")?;
+        ensure!(weights.abs_diff(stored) * 100 < stored.unsigned_abs(), "{weights}, not {stored}");
+        ensure!(measured.needed.is_none(), "the CPU says nothing of GPUs: {measured:?}");
+
+        let metrics = self.cluster.operator_metrics(&self.operator).await?;
+        for (part, bytes) in [("weights", weights), ("kv_cache", estimate.kv_cache)] {
+            let labels = [("deployment", NAME), ("part", part)];
+            let told = metrics.sum("berth_deployment_measured_bytes", &labels)?;
+            ensure!((told - bytes as f64).abs() < 0.5, "{part}: {told}, not {bytes}");
+        }
+        self.clock.lap(&format!("measured: {weights} B of weights, KV cache as estimated"));
+        Ok(())
     }
 
     /// What a million tokens cost is the price of the GPU for the time since it was claimed, by the
