@@ -225,7 +225,7 @@ fn on(subject: &Subject, gpu: Gpu<'static>, max_gpus: u32) -> anyhow::Result<Ans
             // Wrong whatever the GPU: told of at once.
             let estimate = setup.estimate(&question)?;
             let found = (setup, estimate);
-            if total(&found.1) <= gpu.usable && obstacle.is_none() {
+            if total(&found.1) <= gpu.usable {
                 chosen = Some(found);
                 break 'choice;
             }
@@ -235,7 +235,7 @@ fn on(subject: &Subject, gpu: Gpu<'static>, max_gpus: u32) -> anyhow::Result<Ans
             }
         }
     }
-    let fits = chosen.is_some();
+    let fits = chosen.is_some() && obstacle.is_none();
     let Some((setup, estimate)) = chosen.or(first) else { bail!("nothing to try") };
     let total = total(&estimate);
     let question = Question { context_length: Some(setup.context_length), ..question };
@@ -340,5 +340,51 @@ fn answer(subject: &Subject, setup: &Setup, estimate: &Estimate) -> Answer {
         fit: None,
         fits_on: None,
         basis: BasisView::from(&estimate.basis),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, fs, path::Path};
+
+    use berth_crds::{LLMDeployment, llm_deployment::Vendor};
+    use berth_operator::reconcile::resolve::{Defaults, resolve};
+    use berth_vram::{advise::product, catalogue};
+
+    use super::*;
+
+    /// The controller's template and the command's answer, for the same manifest.
+    #[test]
+    fn the_controller_comes_to_the_same() {
+        let defaults = Defaults {
+            catalogue: catalogue().clone(),
+            images: BTreeMap::new(),
+            runtime_classes: BTreeMap::new(),
+        };
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/examples");
+        let mut compared = 0;
+        for file in fs::read_dir(examples).unwrap() {
+            let path = file.unwrap().path();
+            let text = fs::read_to_string(&path).unwrap();
+            if !text.contains("kind: LLMDeployment") {
+                continue;
+            }
+            let deployment: LLMDeployment = serde_saphyr::from_str(&text).unwrap();
+            let wish = resolve(&deployment, &defaults, None).unwrap();
+            let subject = Subject::from_manifest(&path, None).unwrap();
+            for (vendor, gpu) in [(Vendor::NVIDIA, "H200"), (Vendor::AMD, "MI300X")] {
+                let offered = [gpus::offered(product(gpu).unwrap(), None)];
+                let question = question(&subject, &offered, 8);
+                for &gpus in &subject.degrees {
+                    let setup = setup(&subject, subject.contexts[0], gpus);
+                    let ours = setup.estimate(&question).unwrap();
+                    let theirs = wish.template(wish.contexts[0], gpus, vendor).unwrap().estimate;
+                    assert_eq!(ours.per_gpu.total(), theirs.total, "{} on {gpu}", path.display());
+                    assert_eq!(ours.kv_bytes_per_token, theirs.kv_bytes_per_token);
+                    compared += 1;
+                }
+            }
+        }
+        assert!(compared >= 16, "{compared}");
     }
 }

@@ -68,7 +68,9 @@ impl Subject {
             ModelArgs { config: Some(path), .. } => from_files(path, files::config(path)?),
             ModelArgs { safetensors: Some(path), .. } => from_files(path, files::checkpoint(path)?),
             ModelArgs { gguf: Some(path), .. } => from_files(path, files::gguf(path)?),
-            ModelArgs { manifest: Some(path), name, .. } => from_manifest(path, name.as_deref())?,
+            ModelArgs { manifest: Some(path), name, .. } => {
+                Self::from_manifest(path, name.as_deref())?
+            }
             _ => bail!("name a model: --model, --config, --safetensors, --gguf or -f"),
         };
         if let Some(context) = workload.context {
@@ -82,6 +84,45 @@ impl Subject {
             bail!("the GPUs that are asked for are more than --max-gpus {}", workload.max_gpus);
         }
         Ok(subject)
+    }
+
+    /// From a manifest, resolved by the controller's own code.
+    pub fn from_manifest(path: &Path, name: Option<&str>) -> anyhow::Result<Self> {
+        let text = manifest(path)?;
+        let deployment = deployment(&text, name).with_context(|| path.display().to_string())?;
+        let defaults = Defaults {
+            catalogue: catalogue().clone(),
+            images: BTreeMap::new(),
+            runtime_classes: BTreeMap::new(),
+        };
+        let spec = &deployment.spec;
+        let told = |problem: Problem| anyhow!("{problem}");
+        let wish = resolve(&deployment, &defaults, None).map_err(told)?;
+        let known = facts::find(&spec.model, &defaults.catalogue).map_err(told)?;
+        let asked = spec.engine.clone().unwrap_or_default();
+        let gpu = spec.gpu.clone().unwrap_or_default();
+        let memory = match gpu.memory {
+            Some(amount) => Some(amount.0.parse::<Bytes>().context("spec.gpu.memory")?),
+            None => None,
+        };
+        let variant = Variant {
+            name: spec.model.uri.strip_prefix("hf://").unwrap_or(&spec.model.uri).to_owned(),
+            engine: engine(&known.facts),
+            facts: known.facts,
+        };
+        Ok(Self {
+            contexts: wish.contexts.clone(),
+            context_asked: asked.context_length.is_some(),
+            degrees: wish.degrees.clone(),
+            concurrency: asked.max_concurrency.and_then(|n| u32::try_from(n).ok()).unwrap_or(1),
+            kv_dtype: asked
+                .kv_cache_dtype
+                .map(facts::kv_dtype)
+                .filter(|&kind| kind != KvDtype::Auto),
+            memory,
+            products: gpu.products,
+            ..Self::new(variant, known.source, known.licence)
+        })
     }
 
     fn new(known: Variant, source: String, licence: Option<String>) -> Self {
@@ -149,41 +190,6 @@ fn from_files(path: &Path, facts: ModelFacts) -> Subject {
     let name = path.display().to_string();
     let known = Variant { engine: engine(&facts), name: name.clone(), facts };
     Subject::new(known, name, None)
-}
-
-fn from_manifest(path: &Path, name: Option<&str>) -> anyhow::Result<Subject> {
-    let text = manifest(path)?;
-    let deployment = deployment(&text, name).with_context(|| path.display().to_string())?;
-    let defaults = Defaults {
-        catalogue: catalogue().clone(),
-        images: BTreeMap::new(),
-        runtime_classes: BTreeMap::new(),
-    };
-    let spec = &deployment.spec;
-    let told = |problem: Problem| anyhow!("{problem}");
-    let wish = resolve(&deployment, &defaults, None).map_err(told)?;
-    let known = facts::find(&spec.model, &defaults.catalogue).map_err(told)?;
-    let asked = spec.engine.clone().unwrap_or_default();
-    let gpu = spec.gpu.clone().unwrap_or_default();
-    let memory = match gpu.memory {
-        Some(amount) => Some(amount.0.parse::<Bytes>().context("spec.gpu.memory")?),
-        None => None,
-    };
-    let variant = Variant {
-        name: spec.model.uri.strip_prefix("hf://").unwrap_or(&spec.model.uri).to_owned(),
-        engine: engine(&known.facts),
-        facts: known.facts,
-    };
-    Ok(Subject {
-        contexts: wish.contexts.clone(),
-        context_asked: asked.context_length.is_some(),
-        degrees: wish.degrees.clone(),
-        concurrency: asked.max_concurrency.and_then(|n| u32::try_from(n).ok()).unwrap_or(1),
-        kv_dtype: asked.kv_cache_dtype.map(facts::kv_dtype).filter(|&kind| kind != KvDtype::Auto),
-        memory,
-        products: gpu.products,
-        ..Subject::new(variant, known.source, known.licence)
-    })
 }
 
 /// The LLMDeployment of that name in a manifest, or the only one.

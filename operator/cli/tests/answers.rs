@@ -83,6 +83,15 @@ fn a_misfit_is_an_answer() {
 }
 
 #[test]
+fn what_a_gpu_cannot_compute_does_not_fit() {
+    let answer = json(&["estimate", "--model", "Qwen/Qwen3-8B-FP8", "--gpu", "T4"]);
+    assert_eq!(answer["fit"]["fits"], false);
+    assert!(answer["fit"]["obstacle"].as_str().unwrap().contains("T4"));
+    let fp8 = ["estimate", "--model", LLAMA, "--gpu", "A100", "--kv-dtype", "fp8"];
+    assert!(json(&fp8)["fit"]["obstacle"].as_str().unwrap().contains("fp8"));
+}
+
+#[test]
 fn the_shape_of_the_json_stays() {
     let estimate =
         json(&["estimate", "--model", LLAMA, "--gpu", "NVIDIA-L4", "--concurrency", "9"]);
