@@ -26,8 +26,8 @@ impl Row {
     }
 }
 
-/// The rows of each variant, by GPU count, the preferred cache first; and for each product whether
-/// it serves the variant.
+/// The rows of each variant, by GPU count, the preferred cache first; and the GPU counts that it can
+/// be spread over.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
     rows: Vec<Vec<Row>>,
