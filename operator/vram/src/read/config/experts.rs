@@ -61,7 +61,12 @@ impl Experts {
         }
         let Some(count) = count(fields)?.filter(|&count| count > 1) else { return Ok(None) };
         let width = width(fields)?;
-        let count = with_a_second_set(fields, count, width);
+        let count = match kind {
+            "ernie4_5_moe_vl" | "ernie4_5_vl_moe" | "ernie4_5_vl_moe_text" => {
+                with_a_second_set(fields, count, width)
+            }
+            _ => count,
+        };
         let nested = fields.object(&["ffn_config"]);
         let per_token = match most(fields, &PER_TOKEN)? {
             None => nested.map_or(Ok(None), |own| own.number(&["moe_top_k"]))?,

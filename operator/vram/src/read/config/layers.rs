@@ -35,6 +35,7 @@ pub(super) enum FeedForward {
 
 /// How many layers there are, by a number or by the length of a list.
 pub(super) fn count(fields: &Fields<'_>) -> Result<u32, ReadError> {
+    let twice = fields.model_type().starts_with("longcat_flash");
     let listed = || {
         let pattern =
             fields.text(&["hybrid_override_pattern"]).map(|text| layer_letters(text).count());
@@ -54,6 +55,7 @@ pub(super) fn count(fields: &Fields<'_>) -> Result<u32, ReadError> {
             .and_then(|count| u32::try_from(count).ok())
             .ok_or_else(|| fields.missing("num_hidden_layers"))?,
     };
+    let count = if twice { count.saturating_mul(2) } else { count };
     if count == 0 || count > MOST_LAYERS {
         return Err(ReadError::Invalid {
             field: "num_hidden_layers".to_owned(),
@@ -95,6 +97,9 @@ pub(super) fn kinds(
         });
         return sized(kinds.collect(), layers, "layers_block_type");
     }
+    if kind.starts_with("longcat_flash") {
+        return Ok(doubled(layers));
+    }
     let mixers = mixers(kind, fields, layers)?;
     let routed = expert_layers(kind, fields, layers, experts)?;
     let feed_forward = |layer: usize| match (kind, routed[layer]) {
@@ -104,6 +109,15 @@ pub(super) fn kinds(
         (_, false) => FeedForward::Dense,
     };
     Ok(mixers.into_iter().enumerate().map(|(layer, mixer)| (mixer, feed_forward(layer))).collect())
+}
+
+/// LongCat-Flash has two of attention and dense layer in what it calls a layer, and one set of
+/// experts beside them.
+fn doubled(layers: u32) -> Vec<(Mixer, FeedForward)> {
+    let both = |layer: u32| {
+        if layer.is_multiple_of(2) { FeedForward::Both } else { FeedForward::Dense }
+    };
+    (0..layers).map(|layer| (Mixer::Attention, both(layer))).collect()
 }
 
 fn sized<T>(list: Vec<T>, layers: u32, field: &str) -> Result<Vec<T>, ReadError> {
@@ -142,7 +156,6 @@ fn mixers(kind: &str, fields: &Fields<'_>, layers: u32) -> Result<Vec<Mixer>, Re
             .map(|layer| match word(layer) {
                 "linear_attention" | "mamba" | "conv" | "recurrent" | "linear" | "short_conv"
                 | "mamba2" | "gated_deltanet" | "kda" => Mixer::Recurrent,
-                "hybrid" | "hybrid_attention" if kind.starts_with("zamba") => Mixer::Both,
                 "sliding_attention" | "chunked_attention" | "local_attention" | "sliding"
                 | "local"
                     if windows =>
@@ -174,10 +187,8 @@ fn mixers(kind: &str, fields: &Fields<'_>, layers: u32) -> Result<Vec<Mixer>, Re
     for name in ["attn_layer_indices", "full_attn_idxs", "hybrid_layer_ids", "attention_layers_idx"]
     {
         if let Some(full) = fields.numbers(&[name]) {
-            return Ok(each(&|layer| match full.contains(&u64::from(layer)) {
-                true if kind.starts_with("zamba") => Mixer::Both,
-                true => Mixer::Attention,
-                false => Mixer::Recurrent,
+            return Ok(each(&|layer| {
+                if full.contains(&u64::from(layer)) { Mixer::Attention } else { Mixer::Recurrent }
             }));
         }
     }
@@ -186,6 +197,9 @@ fn mixers(kind: &str, fields: &Fields<'_>, layers: u32) -> Result<Vec<Mixer>, Re
         return Ok(each(&|layer| {
             if layer % period == offset { Mixer::Attention } else { Mixer::Recurrent }
         }));
+    }
+    if starts(kind, &["bamba", "granitemoehybrid"]) {
+        return Ok(each(&|_| Mixer::Recurrent));
     }
     let recurrent = starts(
         kind,
@@ -196,8 +210,6 @@ fn mixers(kind: &str, fields: &Fields<'_>, layers: u32) -> Result<Vec<Mixer>, Re
             "olmo_hybrid",
             "bailing_hybrid",
             "bailing_moe_linear",
-            "granitemoehybrid",
-            "bamba",
         ],
     );
     let interval = fields.number(&["full_attention_interval", "layer_group_size"])?;

@@ -50,11 +50,41 @@ pub(super) fn facts(
     Ok(facts)
 }
 
+/// Kinds whose layers are neither attention nor a state as others have them, or share weights.
+const OTHER_SHAPES: [&str; 9] =
+    ["rwkv", "rwkv5", "rwkv6", "rwkv7", "xlstm", "recurrent_gemma", "zamba", "zamba2", "jetmoe"];
+
+/// Kinds that read and do not write.
+const ENCODERS: [&str; 16] = [
+    "bert",
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "electra",
+    "distilbert",
+    "albert",
+    "mpnet",
+    "deberta",
+    "deberta-v2",
+    "modernbert",
+    "nomic_bert",
+    "roformer",
+    "ernie",
+    "megatron-bert",
+    "big_bird",
+];
+
 /// Refuses what no engine serves as a model that answers.
 fn refuse(kind: &str, fields: &Fields<'_>, root: &Fields<'_>) -> Result<(), ReadError> {
     let unsupported = |what: String, advice| Err(ReadError::Unsupported { what, advice });
-    if kind.starts_with("rwkv") || kind.starts_with("xlstm") {
-        return unsupported(format!("a {kind:?} model"), "no engine that Berth runs serves it");
+    if OTHER_SHAPES.contains(&kind) {
+        return unsupported(
+            format!("a {kind:?} model"),
+            "its layers are of no shape that is known here; give spec.model.facts",
+        );
+    }
+    if ENCODERS.contains(&kind) {
+        return unsupported(format!("{kind:?}, an encoder"), "it answers no prompts");
     }
     if fields.get(&["compress_ratios", "compress_rates"]).is_some() {
         return unsupported(
@@ -188,6 +218,13 @@ impl<'a> Model<'a> {
         let per_layer = number(&["hidden_size_per_layer_input"])?;
         modules.linear(Class::Replicated, "per_layer_input_gate", hidden, per_layer, false);
         modules.linear(Class::Replicated, "per_layer_projection", per_layer, hidden, false);
+        if self.kind == "whisper" {
+            // Attention to the encoder's output, in each layer.
+            modules.linear(Class::Attention, "encoder_attn.q_proj", hidden, hidden, true);
+            modules.linear(Class::KvProjection, "encoder_attn.k_proj", hidden, hidden, false);
+            modules.linear(Class::KvProjection, "encoder_attn.v_proj", hidden, hidden, true);
+            modules.linear(Class::Attention, "encoder_attn.o_proj", hidden, hidden, true);
+        }
         let laurel = number(&["laurel_rank"])?;
         modules.linear(Class::Replicated, "laurel.linear_left", hidden, laurel, false);
         modules.linear(Class::Replicated, "laurel.linear_right", laurel, hidden, false);

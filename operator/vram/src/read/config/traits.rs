@@ -131,7 +131,7 @@ impl Traits {
             qk_norm: qk_norm(kind, fields),
             query_gate: fields
                 .flag(&["attn_output_gate"])
-                .unwrap_or_else(|| starts(&["qwen3_next", "qwen3_5", "lara_mini"])),
+                .unwrap_or_else(|| starts(&["qwen3_next", "qwen3_5", "lara_mini", "afmoe"])),
             learned_positions: match kind {
                 "gpt2" | "gpt_bigcode" | "gpt_neo" | "whisper" => Some(0),
                 "opt" | "bart" | "mbart" => Some(2),
@@ -151,6 +151,7 @@ fn gated(kind: &str, fields: &Fields<'_>) -> bool {
     let names = ["mlp_hidden_act", "hidden_act", "hidden_activation", "activation_function"];
     match fields.text(&names) {
         Some("swiglu" | "geglu" | "swigluoai") => true,
+        Some("relu2") if kind == "bitnet" => true,
         Some("relu2") => false,
         _ => !WITHOUT_GATE.contains(&kind),
     }

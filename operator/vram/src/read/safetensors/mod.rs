@@ -13,7 +13,7 @@ use std::collections::{BTreeSet, HashSet};
 pub use header::{Dtype, Header, Tensor, header};
 
 use self::names::{Place, place};
-use super::{Classes, LayerRun, ReadError, Tensors, json, tensors::Class};
+use super::{Classes, LayerCache, LayerRun, ReadError, Tensors, json, tensors::Class};
 use crate::{ModelFacts, Quantization};
 
 /// Longest index that is read. A trillion parameters in single experts need some 20 MiB.
@@ -85,6 +85,11 @@ impl Index {
 /// table, and no layers that only draft.
 pub fn with_safetensors(facts: &ModelFacts, headers: &[Header]) -> Result<ModelFacts, ReadError> {
     let counted = facts.tensors.as_ref();
+    // Packed tensors do not tell how many parameters they hold: the architecture does, where known.
+    let known: Vec<_> = counted.map_or_else(Vec::new, |counted| {
+        let each = counted.layers.iter().flat_map(|run| (0..run.layers).map(move |_| *run));
+        each.take(facts.layers as usize).collect()
+    });
     let mut layers = vec![Classes::default(); facts.layers as usize];
     let mut found = vec![Classes::default(); facts.layers as usize];
     let mut tensors = Tensors { exact: true, ..Tensors::default() };
@@ -99,6 +104,12 @@ pub fn with_safetensors(facts: &ModelFacts, headers: &[Header]) -> Result<ModelF
         match place(tensor.name, facts) {
             Place::Layer(layer, class) => {
                 let at = layer as usize;
+                // Recurrent layers divide all their heads.
+                let state = known.get(at).is_some_and(|run| run.cache == LayerCache::State);
+                let class = match class {
+                    Some(Class::KvProjection) | None if state => Some(Class::Attention),
+                    class => class,
+                };
                 add(&mut layers[at], class, loaded, facts);
                 add(&mut found[at], class, tensor.elements, facts);
             }
@@ -124,11 +135,6 @@ pub fn with_safetensors(facts: &ModelFacts, headers: &[Header]) -> Result<ModelF
             problem: format!("no file has tensors of layer {empty} of {}", facts.layers),
         });
     }
-    // Packed tensors do not tell how many parameters they hold: the architecture does, where known.
-    let known: Vec<_> = counted.map_or_else(Vec::new, |counted| {
-        let each = counted.layers.iter().flat_map(|run| (0..run.layers).map(move |_| *run));
-        each.take(layers.len()).collect()
-    });
     tensors.outside.layers = 1;
     tensors.outside.parameters =
         counted.map_or(outside_count, |counted| counted.outside.parameters);

@@ -44,18 +44,19 @@ const TOWERS: &[&str] = &[
     "visual_tokenizer",
     "sam_model",
     "view_seperator",
-    "talker",
-    "token2wav",
     "embed_vision",
     "embed_audio",
     "vision_language_adapter",
     "patch_merger",
 ];
 
+/// Buffers, and what speaks: engines answer in text.
+const UNUSED: [&str; 5] = ["inv_freq", "masked_bias", "position_ids", "talker", "token2wav"];
+
 /// The place of a tensor in a model of so many layers.
 pub(super) fn place(name: &str, facts: &ModelFacts) -> Place {
     let parts: Vec<&str> = name.split('.').take(32).collect();
-    if parts.iter().any(|part| matches!(*part, "inv_freq" | "masked_bias" | "position_ids")) {
+    if parts.iter().any(|part| UNUSED.contains(part)) {
         return Place::Unused;
     }
     let marker = parts.windows(2).position(|pair| {
