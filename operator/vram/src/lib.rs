@@ -3,15 +3,16 @@
 //! Pure: no clock, no network, no Kubernetes. The controller, the command line and the benchmarks
 //! all call [`estimate`] with plain values: facts about the model ([`ModelFacts`]), what is asked
 //! of it ([`Workload`]), and over how many GPUs it is spread ([`Parallelism`]). Facts come from the
-//! manifest or from the embedded [`catalogue()`].
+//! manifest, from the model's own files ([`read`]), or from the embedded [`catalogue()`].
 //!
 //! The answer is a [`Breakdown`] per GPU: weights, KV cache, activation, memory outside the
 //! framework's allocator, graphs, and an explicit margin. Each constant is documented where it
 //! stands, with where it comes from; [`Basis`] says how good the data behind an answer is.
 //!
-//! The chapters: [`ModelFacts`] and their check, parameter counts, weights (per quantisation),
-//! KV cache, one file per engine's overheads, the estimate that adds them up, and the searches
-//! ([`max_context`], [`max_concurrency`], [`tensor_degrees`]) built on it.
+//! The chapters: [`ModelFacts`] and their check, the readers of configs and of the headers of weight
+//! files, parameter counts, weights (per quantisation), KV cache, one file per engine's overheads,
+//! the estimate that adds them up, and the searches ([`max_context`], [`max_concurrency`],
+//! [`tensor_degrees`]) built on it.
 
 pub mod advise;
 mod catalogue;

@@ -119,6 +119,40 @@ impl From<Classes> for Parts {
     }
 }
 
+impl ModelFacts {
+    /// The facts of a checkpoint that is quantised while it is loaded (vLLM's `--quantization` on
+    /// weights in 16 bits): what was read of its tensors no longer tells their sizes.
+    #[must_use]
+    pub fn loaded_as(&self, quantization: Quantization) -> Self {
+        let experts = self.moe.is_some();
+        let stored = |parameters: &Classes| {
+            let dense = |count| bytes(count, quantization.dense_bits(experts)).get();
+            let plain = |count| bytes(count, quantization.other_bits()).get();
+            let table = quantization.embedding_bits(self.tied_embeddings);
+            Classes {
+                embedding: bytes(parameters.embedding, table).get(),
+                output: bytes(parameters.output, quantization.output_bits()).get(),
+                attention: dense(parameters.attention),
+                kv_projection: dense(parameters.kv_projection),
+                latent_projection: dense(parameters.latent_projection),
+                dense: dense(parameters.dense),
+                experts: bytes(parameters.experts, quantization.bits()).get(),
+                replicated: plain(parameters.replicated),
+                other: bytes(parameters.other, crate::quantization::PLAIN_BITS).get(),
+            }
+        };
+        let mut facts = Self { quantization, weight_bytes: None, ..self.clone() };
+        if let Some(tensors) = &mut facts.tensors {
+            tensors.exact = false;
+            tensors.outside.bytes = stored(&tensors.outside.parameters);
+            for run in &mut tensors.layers {
+                run.bytes = stored(&run.parameters);
+            }
+        }
+        facts
+    }
+}
+
 /// Weights of one GPU of `gpus` under tensor parallelism, as vLLM loads them.
 ///
 /// Beyond the share of the checkpoint: projections to keys and values repeat where there are more
@@ -174,7 +208,7 @@ fn bytes(count: u64, bits: f64) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{GgufType, catalogue};
+    use crate::{GgufType, catalogue, parameters};
 
     fn facts(id: &str, file: Option<&str>) -> ModelFacts {
         catalogue().find(id, file).unwrap().facts.clone()
@@ -234,6 +268,19 @@ mod tests {
         let (one, two) = (tensor_parallel_share(&exact, 1), tensor_parallel_share(&exact, 2));
         assert_gib(one, 11.51, 0.001);
         assert_gib(two, 5.76, 0.001);
+    }
+
+    #[test]
+    fn weights_can_be_quantised_while_they_are_loaded() {
+        let config = r#"{"model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32,
+            "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14336,
+            "vocab_size": 128256, "tie_word_embeddings": false}"#;
+        let read = crate::read::config(config, None).unwrap();
+        assert_gib(weights(&read), 14.96, 0.001);
+        // As the checkpoint in fp8: 8.46 GiB.
+        let eight = read.loaded_as(Quantization::Fp8);
+        assert_gib(weights(&eight), 8.46, 0.001);
+        assert_eq!(parameters(&eight), parameters(&read));
     }
 
     #[test]

@@ -204,6 +204,13 @@ fn hybrids_windows_and_latent_attention() {
     assert_eq!(recurrent.attention_layers, 1);
     assert_eq!(recurrent.state_bytes_per_sequence, 4 * (3 * (512 + 2 * 8 * 128) + 512 * 128));
     assert_eq!(hybrid.kv_heads, 2);
+    // Layers that keep fewer heads count as fewer layers.
+    let searched = minimal(
+        "deci",
+        vec![("attention.head_count_kv", Meta::U32s(vec![1, 2, 1, 0]))],
+        vec!["attn_k", "attn_k", "attn_k", "ffn_up"],
+    );
+    assert_eq!((searched.kv_heads, searched.recurrent.unwrap().attention_layers), (2, 2));
     // Gemma 3: five of six layers look back over a window.
     let gemma = minimal(
         "gemma3",

@@ -12,6 +12,34 @@ pub(super) struct Fields<'a> {
     model_type: String,
 }
 
+/// Lists that may be there though all layers have the same sizes.
+const LISTS: [&str; 24] = [
+    "architectures",
+    "attn_layer_indices",
+    "attn_type_list",
+    "auto_map",
+    "bad_words_ids",
+    "cross_attention_layers",
+    "full_attn_idxs",
+    "hybrid_layer_ids",
+    "hybrid_layer_pattern",
+    "id2label",
+    "indexer_types",
+    "label2id",
+    "layer_types",
+    "layers_block_type",
+    "mlp_layer_types",
+    "mlp_only_layers",
+    "moe_layer_freq",
+    "moe_layers",
+    "no_rope_layers",
+    "pruned_heads",
+    "suppress_tokens",
+    "time_step_limit",
+    "torch_dtype",
+    "_block_types",
+];
+
 /// What a field says.
 enum Found<'a> {
     Value(&'a Value),
@@ -78,6 +106,20 @@ impl<'a> Fields<'a> {
     /// The error for a field that there must be.
     pub(super) fn missing(&self, field: &'static str) -> ReadError {
         ReadError::Missing { model_type: self.model_type.clone(), field }
+    }
+
+    /// Whether no field gives a number for each layer: lists that tell kinds of layers, and those
+    /// that have nothing to do with layers, do not count.
+    pub(super) fn is_uniform(&self) -> bool {
+        self.objects.iter().all(|object| {
+            object.iter().all(|(key, value)| {
+                !matches!(value, Value::Array(_) | Value::Object(_))
+                    || LISTS.contains(&&**key)
+                    || key.ends_with("_config") && key != "per_layer_config"
+                    || key.starts_with("rope")
+                    || key.ends_with("token_id")
+            })
+        })
     }
 
     /// A number with a fraction.

@@ -231,6 +231,12 @@ fn layers_differ_where_architectures_say_so() {
     assert_eq!(dense, [3 * 8192 * 28672, 3 * 8192 * 7168, 0]);
     assert_eq!(facts.recurrent.unwrap().attention_layers, 2);
     assert_eq!(facts.kv_heads, 8);
+    // Layers that keep fewer heads count as fewer layers.
+    let mut fewer = nas;
+    fewer["block_configs"][2]["attention"]["n_heads_in_group"] = json!(16);
+    fewer["block_configs"][1] = fewer["block_configs"][2].clone();
+    let facts = read(&fewer);
+    assert_eq!((facts.kv_heads, facts.recurrent.unwrap().attention_layers), (8, 2));
     // Stages of a pipeline: DeepSeek's first three layers have no experts.
     let models = models();
     let r1 = models.iter().find(|model| model["id"] == "deepseek-ai/DeepSeek-R1").unwrap();

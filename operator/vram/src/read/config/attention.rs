@@ -18,8 +18,6 @@ pub(super) struct Attention {
     pub kv: Heads,
     /// Whether values are the keys: no projection of their own (Gemma 4's full layers).
     pub keys_are_values: bool,
-    /// Whether keys and values are an earlier layer's.
-    pub shared: bool,
 }
 
 /// The number of query heads.
@@ -51,7 +49,7 @@ impl Attention {
         let mut head_dim =
             at(&["head_dim", "attention_head_dim", "kv_channels", "d_kv", "head_size"])?
                 .filter(|&dim| dim > 0);
-        let mut value = at(&["v_head_dim"])?;
+        let mut value = at(&["v_head_dim"])?.filter(|&value| value > 0);
         let mut kv_heads = at(&[
             "num_key_value_heads",
             "num_kv_heads",
@@ -120,28 +118,23 @@ impl Attention {
             None if kind.starts_with("zamba") => hidden.saturating_mul(2) / heads.max(1),
             None => hidden / heads.max(1),
         };
-        let shared = {
-            let shared = fields.number(&["num_kv_shared_layers"])?.unwrap_or(0);
-            let layers = super::layers::count(fields)?;
-            layer >= layers.saturating_sub(shared)
-        };
         let kv = Heads {
             kv_heads: kv_heads.filter(|&kv| kv > 0).unwrap_or(heads),
             head_dim,
             value_head_dim: value.filter(|&value| value != head_dim),
         };
-        Ok(Self { heads, kv, keys_are_values, shared })
+        Ok(Self { heads, kv, keys_are_values })
     }
 
-    /// The matrices.
-    pub(super) fn modules(&self, into: &mut Modules, traits: &Traits, hidden: u32) {
+    /// The matrices, without those to keys and values where they are an earlier layer's.
+    pub(super) fn modules(&self, into: &mut Modules, traits: &Traits, hidden: u32, shared: bool) {
         let (hidden, heads) = (u64::from(hidden), u64::from(self.heads));
         let key = u64::from(self.kv.head_dim);
         let value = u64::from(self.kv.value_head_dim.unwrap_or(self.kv.head_dim));
         let kv_heads = u64::from(self.kv.kv_heads);
         let queries = heads * key * if traits.query_gate { 2 } else { 1 };
         into.linear(Class::Attention, "self_attn.q_proj", hidden, queries, traits.biases.qkv);
-        if !self.shared {
+        if !shared {
             let keys = kv_heads * key;
             into.linear(Class::KvProjection, "self_attn.k_proj", hidden, keys, traits.biases.qkv);
             if !self.keys_are_values {
@@ -166,6 +159,9 @@ impl Attention {
 
 /// Multi-head latent attention, if the config has it.
 pub(super) fn latent(fields: &Fields<'_>) -> Result<Option<Mla>, ReadError> {
+    if fields.flag(&["use_mla"]) == Some(false) {
+        return Ok(None);
+    }
     let Some(kv_lora_rank) = fields.number(&["kv_lora_rank"])?.filter(|&rank| rank > 0) else {
         return Ok(None);
     };

@@ -11,7 +11,7 @@ use crate::read::{ReadError, fields::Fields};
 const MOST_LAYERS: u32 = 4096;
 
 /// What a layer mixes tokens with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Mixer {
     Attention,
     /// Attention over a window or a chunk.
@@ -24,7 +24,7 @@ pub(super) enum Mixer {
 }
 
 /// What a layer does after that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum FeedForward {
     Dense,
     Experts,

@@ -1,5 +1,7 @@
 //! Everything put together: each layer's matrices, stored as the quantisation says, and the facts.
 
+use std::collections::HashMap;
+
 use super::{
     attention::{self, Attention},
     experts::Experts,
@@ -25,11 +27,21 @@ pub(super) fn facts(
     let model = Model::of(kind, fields)?;
     let mut tensors = Tensors::default();
     let mut state_bytes = 0_u64;
+    let alike = fields.is_uniform() && !scheme.varies_by_layer();
+    let mut known = HashMap::new();
     for layer in 0..model.layers {
-        let (modules, cache, state) = model.layer(layer)?;
+        let shape = model.shape(layer);
+        let (run, state) = match known.get(&shape) {
+            Some(known) if alike => *known,
+            _ => {
+                let (modules, cache, state) = model.layer(layer)?;
+                let mut run = LayerRun { layers: 1, cache, ..LayerRun::default() };
+                store(&mut run, &modules, scheme, Some(layer));
+                known.insert(shape, (run, state));
+                (run, state)
+            }
+        };
         state_bytes = state_bytes.saturating_add(state);
-        let mut run = LayerRun { layers: 1, cache, ..LayerRun::default() };
-        store(&mut run, &modules, scheme, Some(layer));
         tensors.push_layer(run);
     }
     let tied = tied(fields, root);
@@ -130,6 +142,18 @@ pub(super) struct Model<'a> {
     /// Tokens that windowed layers look back over, where that is less than everything.
     pub window: Option<u32>,
     pub max_context: u32,
+    /// Layers from this one on read an earlier layer's keys and values.
+    pub shared_from: u32,
+}
+
+/// What tells a layer from another where all have the same sizes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Shape {
+    mixer: Mixer,
+    feed_forward: FeedForward,
+    shared: bool,
+    indexed: bool,
+    crosses: bool,
 }
 
 impl<'a> Model<'a> {
@@ -149,7 +173,20 @@ impl<'a> Model<'a> {
             // A window as long as the context is none.
             window: layers::window_tokens(fields)?.filter(|&tokens| tokens < max_context),
             max_context,
+            shared_from: layers
+                .saturating_sub(fields.number(&["num_kv_shared_layers"])?.unwrap_or(0)),
         })
+    }
+
+    fn shape(&self, layer: u32) -> Shape {
+        let (mixer, feed_forward) = self.kinds[layer as usize];
+        Shape {
+            mixer,
+            feed_forward,
+            shared: layer >= self.shared_from,
+            indexed: attention::has_indexer(self.fields, layer),
+            crosses: self.crosses(layer),
+        }
     }
 
     pub(super) fn attention(&self, layer: u32, windowed: bool) -> Result<Attention, ReadError> {
@@ -183,8 +220,8 @@ impl<'a> Model<'a> {
                 )?;
             } else {
                 let attention = self.attention(layer, mixer == Mixer::Windowed)?;
-                attention.modules(&mut modules, &self.traits, self.hidden);
-                shared = attention.shared;
+                shared = layer >= self.shared_from;
+                attention.modules(&mut modules, &self.traits, self.hidden, shared);
             }
         }
         if matches!(feed_forward, FeedForward::Dense | FeedForward::Both) {
@@ -201,13 +238,19 @@ impl<'a> Model<'a> {
         self.extra(&mut modules)?;
         let cache = match mixer {
             Mixer::None => LayerCache::None,
-            _ if shared => LayerCache::None,
+            _ if shared || self.crosses(layer) => LayerCache::None,
             Mixer::Recurrent => LayerCache::State,
             Mixer::Both => LayerCache::StateAndFull,
             Mixer::Windowed if self.window.is_some() => LayerCache::Window,
             Mixer::Windowed | Mixer::Attention => LayerCache::Full,
         };
         Ok((modules, cache, state))
+    }
+
+    /// Whether a layer attends to images, and to no text (Llama 3.2 Vision).
+    pub(super) fn crosses(&self, layer: u32) -> bool {
+        let layers = self.fields.list(&["cross_attention_layers"]);
+        layers.is_some_and(|layers| layers.iter().any(|one| one.as_u64() == Some(layer.into())))
     }
 
     /// What single families have in each layer beside the usual.

@@ -1,7 +1,8 @@
 //! A model's layers in few numbers: the facts that the estimate takes.
 
 use super::{
-    attention, feed_forward,
+    attention::{self, Attention},
+    feed_forward,
     layers::{FeedForward, Mixer},
     plan::Model,
 };
@@ -32,6 +33,11 @@ impl Model<'_> {
         let attention =
             shared + kept(&[LayerCache::Full, LayerCache::Window, LayerCache::StateAndFull]);
         let windowed = kept(&[LayerCache::Window]);
+        let full = kept(&[LayerCache::Full, LayerCache::StateAndFull]);
+        let attention = match self.uneven()? {
+            Some((_, alike)) if self.mla.is_none() => attention - full + alike.min(full),
+            _ => attention,
+        };
         let AllHeads { queries, kv, window } = self.heads()?;
         let parameters = tensors.parameters();
         let moe = self.moe();
@@ -82,7 +88,10 @@ impl Model<'_> {
                 .map(|layer| self.attention(layer, windowed))
                 .transpose()
         };
-        let full = first(&[Mixer::Attention, Mixer::Both], false)?;
+        let full = match self.uneven()? {
+            Some((most, _)) => Some(most),
+            None => first(&[Mixer::Attention, Mixer::Both], false)?,
+        };
         let window = first(&[Mixer::Windowed], true)?;
         Ok(match full.or(window) {
             Some(main) => {
@@ -95,6 +104,29 @@ impl Model<'_> {
                 window: None,
             },
         })
+    }
+
+    /// Where layers keep different numbers of heads (searched architectures): the attention with
+    /// the most, and how many such layers would keep as much as all of them.
+    fn uneven(&self) -> Result<Option<(Attention, u32)>, ReadError> {
+        if self.fields.is_uniform() {
+            return Ok(None);
+        }
+        let (mut most, mut sum, mut layers): (Option<Attention>, u64, u64) = (None, 0, 0);
+        for (layer, (mixer, _)) in (0..self.layers).zip(&self.kinds) {
+            if !matches!(mixer, Mixer::Attention | Mixer::Both) {
+                continue;
+            }
+            let attention = self.attention(layer, false)?;
+            (sum, layers) = (sum + u64::from(attention.kv.kv_heads), layers + 1);
+            if most.is_none_or(|most| attention.kv.kv_heads > most.kv.kv_heads) {
+                most = Some(attention);
+            }
+        }
+        let Some(most) = most else { return Ok(None) };
+        let alike = sum.div_ceil(u64::from(most.kv.kv_heads).max(1));
+        let fewer = alike < layers;
+        Ok(fewer.then(|| (most, u32::try_from(alike).unwrap_or(self.layers))))
     }
 
     fn moe(&self) -> Option<Moe> {
@@ -148,8 +180,14 @@ impl Model<'_> {
     }
 
     fn cross_attention(&self) -> Result<Option<CrossAttention>, ReadError> {
+        /// Llama 3.2 Vision: four tiles of 40 × 40 patches and one more each.
+        const TILES: u32 = 4 * (40 * 40 + 1);
+        let crossing = (0..self.layers).filter(|&layer| self.crosses(layer)).count();
+        if let Ok(layers @ 1..) = u32::try_from(crossing) {
+            return Ok(Some(CrossAttention { layers, tokens: TILES }));
+        }
         let tokens = self.fields.number(&["max_source_positions"])?;
-        let tokens = tokens.filter(|_| self.kind == "whisper");
+        let tokens = tokens.filter(|&tokens| tokens > 0 && self.kind == "whisper");
         Ok(tokens.map(|tokens| CrossAttention { layers: self.layers, tokens }))
     }
 

@@ -192,9 +192,7 @@ impl Model {
     fn facts(mut self, keys: &Keys<'_>) -> Result<ModelFacts, ReadError> {
         let hidden = keys.need("embedding_length")?;
         let windows = self.set_caches(keys)?;
-        let full = (0..self.layers).find(|&layer| {
-            matches!(self.each[layer as usize].cache, LayerCache::Full | LayerCache::StateAndFull)
-        });
+        let (full, fewer) = self.fullest(keys)?;
         let windowed =
             (0..self.layers).find(|&layer| self.each[layer as usize].cache == LayerCache::Window);
         let (heads, kv) = heads(keys, hidden, full.or(windowed).unwrap_or(0), full.is_none())?;
@@ -204,8 +202,8 @@ impl Model {
             }
             None => None,
         };
-        let attention =
-            self.count(&[LayerCache::Full, LayerCache::Window, LayerCache::StateAndFull]);
+        let kept = self.count(&[LayerCache::Full, LayerCache::Window, LayerCache::StateAndFull]);
+        let attention = kept - fewer;
         let shared = keys.number("attention.shared_kv_layers")?.unwrap_or(0).min(self.layers);
         let state = self.state_bytes(keys)?;
         let vocabulary = match self.vocabulary {
@@ -256,6 +254,25 @@ impl Model {
             tensors: Some(tensors),
             ..ModelFacts::default()
         })
+    }
+
+    /// The layer that keeps the most heads of every token; and where layers keep different numbers
+    /// (searched architectures), by how many layers of that kind all of them are fewer.
+    fn fullest(&self, keys: &Keys<'_>) -> Result<(Option<u32>, u32), ReadError> {
+        let (mut most, mut sum, mut layers): (Option<(u32, u32)>, u64, u64) = (None, 0, 0);
+        for layer in 0..self.layers {
+            let cache = self.each[layer as usize].cache;
+            if matches!(cache, LayerCache::Full | LayerCache::StateAndFull) {
+                let heads = keys.at("attention.head_count_kv", layer)?.unwrap_or(1).max(1);
+                (sum, layers) = (sum + u64::from(heads), layers + 1);
+                if most.is_none_or(|(_, most)| heads > most) {
+                    most = Some((layer, heads));
+                }
+            }
+        }
+        let Some((layer, heads)) = most else { return Ok((None, 0)) };
+        let fewer = layers.saturating_sub(sum.div_ceil(u64::from(heads)));
+        Ok((Some(layer), u32::try_from(fewer).unwrap_or(0)))
     }
 
     fn count(&self, wanted: &[LayerCache]) -> u32 {

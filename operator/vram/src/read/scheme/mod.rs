@@ -51,6 +51,11 @@ impl Scheme {
         }
     }
 
+    /// Whether modules of the same name may be stored otherwise in another layer.
+    pub(super) fn varies_by_layer(&self) -> bool {
+        self.ignored.is_numbered() || self.rules.iter().any(|(rule, _)| rule.is_numbered())
+    }
+
     /// The bytes of a module, of layer `layer` if it is in one.
     pub(super) fn bytes(&self, module: &Module, layer: Option<u32>) -> u64 {
         let storage = self.storage(module, layer).unwrap_or(Storage::PLAIN);

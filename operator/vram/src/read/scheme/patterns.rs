@@ -26,6 +26,8 @@ pub(super) struct Patterns {
     /// Globs that begin with a layer's number.
     layer_globs: HashMap<u32, Vec<String>>,
     expressions: Vec<Regex>,
+    /// Whether a pattern has a number: it may mean one layer and not another.
+    numbered: bool,
 }
 
 impl Patterns {
@@ -38,6 +40,7 @@ impl Patterns {
     }
 
     fn add(&mut self, pattern: &str) -> Result<(), ReadError> {
+        self.numbered |= pattern.contains(|c: char| c.is_ascii_digit());
         if let Some(expression) = pattern.strip_prefix("re:") {
             // As Python's re.match: from the beginning, not to the end. What this kind of regular
             // expression has no word for (looking ahead) matches nothing.
@@ -65,6 +68,11 @@ impl Patterns {
             });
         }
         Ok(())
+    }
+
+    /// Whether the list may mean a module of one layer and not that of another.
+    pub(super) const fn is_numbered(&self) -> bool {
+        self.numbered
     }
 
     pub(super) fn is_empty(&self) -> bool {
