@@ -179,9 +179,10 @@ pub(super) fn latent(fields: &Fields<'_>) -> Result<Option<Mla>, ReadError> {
     }))
 }
 
-/// Whether a layer has an indexer of its own: some share an earlier layer's (GLM 5.2).
-pub(super) fn has_indexer(fields: &Fields<'_>, layer: u32) -> bool {
-    fields.list(&["indexer_types"]).is_none_or(|types| {
+/// Whether a layer has an indexer of its own by `indexer_types`: some share an earlier layer's
+/// (GLM 5.2).
+pub(super) fn has_indexer(types: Option<&[Value]>, layer: u32) -> bool {
+    types.is_none_or(|types| {
         types.get(layer as usize).is_none_or(|word| word.as_str() != Some("shared"))
     })
 }
@@ -222,7 +223,7 @@ pub(super) fn latent_modules(
     if let (Some(width), Some(index_heads), true) = (
         fields.number(&["index_head_dim", "indexer_head_dim"])?,
         index_heads,
-        has_indexer(fields, layer),
+        has_indexer(fields.list(&["indexer_types"]), layer),
     ) {
         let (width, index_heads) = (wide(width), wide(index_heads));
         let class = Class::LatentProjection;

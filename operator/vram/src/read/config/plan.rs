@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use serde_json::Value;
+
 use super::{
     attention::{self, Attention},
     experts::Experts,
@@ -25,6 +27,7 @@ pub(super) fn facts(
 ) -> Result<ModelFacts, ReadError> {
     refuse(kind, fields, root)?;
     let model = Model::of(kind, fields)?;
+    scheme.check_work(model.layers)?;
     let mut tensors = Tensors::default();
     let mut state_bytes = 0_u64;
     let alike = fields.is_uniform() && !scheme.varies_by_layer();
@@ -144,6 +147,9 @@ pub(super) struct Model<'a> {
     pub max_context: u32,
     /// Layers from this one on read an earlier layer's keys and values.
     pub shared_from: u32,
+    /// `indexer_types` and `cross_attention_layers`.
+    pub indexers: Option<&'a [Value]>,
+    crossing: Option<&'a [Value]>,
 }
 
 /// What tells a layer from another where all have the same sizes.
@@ -173,6 +179,8 @@ impl<'a> Model<'a> {
             // A window as long as the context is none.
             window: layers::window_tokens(fields)?.filter(|&tokens| tokens < max_context),
             max_context,
+            indexers: fields.list(&["indexer_types"]),
+            crossing: fields.list(&["cross_attention_layers"]),
             shared_from: layers
                 .saturating_sub(fields.number(&["num_kv_shared_layers"])?.unwrap_or(0)),
         })
@@ -184,7 +192,7 @@ impl<'a> Model<'a> {
             mixer,
             feed_forward,
             shared: layer >= self.shared_from,
-            indexed: attention::has_indexer(self.fields, layer),
+            indexed: attention::has_indexer(self.indexers, layer),
             crosses: self.crosses(layer),
         }
     }
@@ -249,8 +257,8 @@ impl<'a> Model<'a> {
 
     /// Whether a layer attends to images, and to no text (Llama 3.2 Vision).
     pub(super) fn crosses(&self, layer: u32) -> bool {
-        let layers = self.fields.list(&["cross_attention_layers"]);
-        layers.is_some_and(|layers| layers.iter().any(|one| one.as_u64() == Some(layer.into())))
+        self.crossing
+            .is_some_and(|layers| layers.iter().any(|one| one.as_u64() == Some(layer.into())))
     }
 
     /// What single families have in each layer beside the usual.

@@ -163,7 +163,7 @@ impl Model<'_> {
 
     /// MLA with the index bytes of a layer on average: some layers share an indexer.
     fn with_index(&self, mla: Mla) -> Mla {
-        let own = (0..self.layers).filter(|&layer| attention::has_indexer(self.fields, layer));
+        let own = (0..self.layers).filter(|&layer| attention::has_indexer(self.indexers, layer));
         let all = u64::from(mla.indexer_bytes_per_token) * own.count() as u64;
         let mean = all.div_ceil(u64::from(self.layers));
         Mla { indexer_bytes_per_token: u32::try_from(mean).unwrap_or(u32::MAX), ..mla }

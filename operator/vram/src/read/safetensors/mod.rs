@@ -84,6 +84,7 @@ impl Index {
 /// 32-bit weights to 16 (unless the facts are of fp32), takes no output layer that is the embedding
 /// table, and no layers that only draft.
 pub fn with_safetensors(facts: &ModelFacts, headers: &[Header]) -> Result<ModelFacts, ReadError> {
+    facts.validate()?;
     let counted = facts.tensors.as_ref();
     // Packed tensors do not tell how many parameters they hold: the architecture does, where known.
     let known: Vec<_> = counted.map_or_else(Vec::new, |counted| {

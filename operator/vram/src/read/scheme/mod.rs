@@ -56,6 +56,22 @@ impl Scheme {
         self.ignored.is_numbered() || self.rules.iter().any(|(rule, _)| rule.is_numbered())
     }
 
+    /// Refuses lists that would take long for so many layers: the longest known take a tenth.
+    pub(super) fn check_work(&self, layers: u32) -> Result<(), ReadError> {
+        const MOST: u64 = 1 << 18;
+        let rules = self.rules.iter().map(|(rule, _)| rule).chain([&self.ignored]);
+        let tried: usize = rules.map(Patterns::tried).sum();
+        let size = (tried as u64).saturating_mul(u64::from(layers));
+        if self.varies_by_layer() && size > MOST {
+            return Err(ReadError::TooLarge {
+                what: "a list of module patterns, times layers,",
+                size,
+                limit: MOST,
+            });
+        }
+        Ok(())
+    }
+
     /// The bytes of a module, of layer `layer` if it is in one.
     pub(super) fn bytes(&self, module: &Module, layer: Option<u32>) -> u64 {
         let storage = self.storage(module, layer).unwrap_or(Storage::PLAIN);

@@ -70,6 +70,12 @@ impl Patterns {
         Ok(())
     }
 
+    /// How many patterns are tried for each name; a regular expression takes the time of many.
+    pub(super) fn tried(&self) -> usize {
+        let of_layer = self.layer_globs.values().map(Vec::len).max().unwrap_or(0);
+        self.globs.len() + of_layer + 16 * self.expressions.len()
+    }
+
     /// Whether the list may mean a module of one layer and not that of another.
     pub(super) const fn is_numbered(&self) -> bool {
         self.numbered
