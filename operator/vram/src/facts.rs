@@ -79,6 +79,10 @@ pub struct ModelFacts {
     /// Part of a head that is rotated, where not all of it is; 0 without rotary positions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotary_dim: Option<u32>,
+    /// Positions that the table of rotations is made for, where they are more than `max_context`:
+    /// Gemma 3 stretches its own by 8 (`rope_scaling` of type `linear`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotary_positions: Option<u32>,
     /// How the checkpoint asks to have the KV cache stored (`kv_cache_scheme`,
     /// `kv_cache_quant_algo`), which vLLM's `auto` follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -204,6 +208,7 @@ impl Default for ModelFacts {
             cross_attention: None,
             index_bytes_per_token: 0,
             rotary_dim: None,
+            rotary_positions: None,
             kv_cache: None,
             tensors: None,
         }

@@ -82,6 +82,7 @@ impl ModelFacts {
         }
         within("valueHeadDim", self.value_head_dim.unwrap_or(1), 1, limit::HEAD_DIM)?;
         within("rotaryDim", self.rotary_dim.unwrap_or(0), 0, limit::HEAD_DIM)?;
+        within("rotaryPositions", self.rotary_positions.unwrap_or(1), 1, u32::MAX)?;
         within("indexBytesPerToken", self.index_bytes_per_token, 0, limit::WIDTH)?;
         within("kvSharedLayers", self.kv_shared_layers, 0, self.layers)?;
         Ok(())

@@ -173,10 +173,15 @@ pub(crate) fn tensor_parallel_share(facts: &ModelFacts, gpus: u32) -> Bytes {
 
 /// The table of rotations for every position: `max_context · head_dim` values of 16 bits, whole on
 /// each GPU. It is why Llama-3.1-8B loads 0.03 GiB and Llama-4-Scout (10 M positions) 2.5 GiB more
-/// than its share of the checkpoint.
+/// than its share of the checkpoint. Gemma 3 has one for stretched positions (0.5 GiB) and another
+/// for its windowed layers.
 fn rotary_cache(facts: &ModelFacts) -> Bytes {
     let width = facts.mla.map_or(facts.head_dim, |mla| mla.qk_rope_head_dim);
-    Bytes(product(&[facts.max_context, width, 2]))
+    let table = |positions: u32| Bytes(product(&[positions, width, 2]));
+    match facts.rotary_positions {
+        Some(stretched) => table(stretched) + table(facts.max_context),
+        None => table(facts.max_context),
+    }
 }
 
 /// MLA's up-projections, which vLLM keeps a second time in 16 bits for decoding.
@@ -281,6 +286,13 @@ mod tests {
         let eight = read.loaded_as(Quantization::Fp8);
         assert_gib(weights(&eight), 8.46, 0.001);
         assert_eq!(parameters(&eight), parameters(&read));
+    }
+
+    #[test]
+    fn stretched_positions_have_a_table_of_their_own() {
+        // 8.58 and 23.31 GiB in the logs of one H100, from checkpoints of 8.01 and 22.70.
+        assert_gib(tensor_parallel_share(&facts("google/gemma-3-4b-it", None), 1), 8.58, 0.005);
+        assert_gib(tensor_parallel_share(&facts("google/gemma-3-12b-it", None), 1), 23.31, 0.005);
     }
 
     #[test]
