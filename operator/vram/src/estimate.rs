@@ -5,7 +5,11 @@ use std::fmt;
 use berth_units::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{EstimateError, ModelFacts, Parallelism, Workload, engine, margin::margin};
+use crate::{
+    EstimateError, ModelFacts, Parallelism, Workload,
+    engine::{self, Constants, Gap},
+    margin::{Risk, margin},
+};
 
 /// What one replica needs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +23,12 @@ pub struct Estimate {
     pub gpus: u32,
     /// How good the data behind this is.
     pub basis: Basis,
+    /// What weights would take more on AMD.
+    #[serde(skip)]
+    repacked: Bytes,
+    /// What the margin is made for.
+    #[serde(skip)]
+    risk: Risk,
 }
 
 /// The memory of one GPU, part by part.
@@ -43,79 +53,112 @@ pub struct Breakdown {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "kind")]
 pub enum Basis {
-    /// Constants fitted to logs of the same engine and kind of model (vLLM on NVIDIA H100).
+    /// Constants fitted to complete logs of the same kind: vLLM 0.17 to 0.20 on NVIDIA.
     Fitted,
     /// Little or no data of this kind: the margin is wider.
     Extrapolated {
         /// What there is no data of.
-        reason: String,
+        gaps: Vec<Gap>,
     },
 }
 
 /// Who made the GPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum Vendor {
     /// NVIDIA, which the constants were fitted on.
+    #[default]
     Nvidia,
     /// AMD.
     Amd,
 }
 
-/// Graphs of vLLM on MI300X: 3.1 to 8.9 GiB in 16 logs, where H100 takes 0.6 to 1.6.
-const AMD_GRAPHS: Bytes = Bytes::gib(6);
-
-/// Estimates what one replica needs on each of its GPUs, for NVIDIA; see [`Estimate::on`].
+/// Estimates what one replica needs on each of its GPUs.
 pub fn estimate(
     facts: &ModelFacts,
     workload: &Workload,
     parallelism: Parallelism,
 ) -> Result<Estimate, EstimateError> {
-    /// Beyond any GPU; sums stay far from overflow below it.
-    const LIMIT_TIB: u64 = 1 << 10;
-    engine::check(facts, workload, parallelism)?;
-    let overheads = engine::overheads(facts, workload, parallelism);
-    let basis = engine::basis(facts, workload, parallelism);
-    let mut per_gpu = Breakdown {
-        weights: engine::weights(facts, workload.engine, parallelism),
-        kv_cache: engine::kv_cache(facts, workload, parallelism),
-        activation: overheads.activation,
-        non_torch: overheads.non_torch,
-        graphs: overheads.graphs,
-        margin: Bytes::ZERO,
-    };
-    for (what, part) in [
-        ("the weights", per_gpu.weights),
-        ("the KV cache", per_gpu.kv_cache),
-        ("the activation", per_gpu.activation),
-    ] {
-        if part > Bytes::gib(LIMIT_TIB << 10) {
-            return Err(EstimateError::TooLarge { what, limit_tib: LIMIT_TIB });
-        }
-    }
-    per_gpu.margin = margin(per_gpu.weights + per_gpu.overheads(), &basis);
+    let stages = stages(facts, workload, parallelism)?;
     Ok(Estimate {
-        per_gpu,
+        per_gpu: stages.into_iter().max_by_key(Breakdown::total).unwrap_or_default(),
         kv_bytes_per_token: engine::kv_bytes_per_token(facts, workload, parallelism),
         gpus: parallelism.gpus(),
-        basis,
+        basis: basis(facts, workload, parallelism),
+        repacked: engine::repacked_experts(facts, parallelism),
+        risk: workload.risk,
     })
 }
 
+/// What a GPU of each pipeline stage needs, from the first to the last: the first has the input
+/// table, the last has the output layer and samples. One entry where there is no pipeline.
+pub fn stages(
+    facts: &ModelFacts,
+    workload: &Workload,
+    parallelism: Parallelism,
+) -> Result<Vec<Breakdown>, EstimateError> {
+    stages_with(&Constants::FITTED, facts, workload, parallelism)
+}
+
+/// The same with other constants, to find out which are best.
+pub fn stages_with(
+    constants: &Constants,
+    facts: &ModelFacts,
+    workload: &Workload,
+    parallelism: Parallelism,
+) -> Result<Vec<Breakdown>, EstimateError> {
+    /// Beyond any GPU; sums stay far from overflow below it.
+    const LIMIT_TIB: u64 = 1 << 10;
+    engine::check(facts, workload, parallelism)?;
+    let basis = basis(facts, workload, parallelism);
+    let mut stages = engine::stages(constants, facts, workload, parallelism);
+    for stage in &mut stages {
+        for (what, part) in [
+            ("the weights", stage.weights),
+            ("the KV cache", stage.kv_cache),
+            ("the activation", stage.activation),
+        ] {
+            if part > Bytes::gib(LIMIT_TIB << 10) {
+                return Err(EstimateError::TooLarge { what, limit_tib: LIMIT_TIB });
+            }
+        }
+        stage.margin = margin(constants, stage, &basis, workload.risk);
+    }
+    Ok(stages)
+}
+
+/// What the engine's log counts for a token of its KV cache: the size that it prints, divided by the
+/// tokens that it prints. For models that mix kinds of layers that is not what a token takes.
+pub fn logged_kv_bytes_per_token(
+    facts: &ModelFacts,
+    workload: &Workload,
+    parallelism: Parallelism,
+) -> Result<Bytes, EstimateError> {
+    engine::check(facts, workload, parallelism)?;
+    Ok(engine::logged_kv_bytes_per_token(facts, workload, parallelism))
+}
+
+fn basis(facts: &ModelFacts, workload: &Workload, parallelism: Parallelism) -> Basis {
+    match engine::gaps(facts, workload, parallelism) {
+        gaps if gaps.is_empty() => Basis::Fitted,
+        gaps => Basis::Extrapolated { gaps },
+    }
+}
+
 impl Estimate {
-    /// The same estimate on GPUs of this vendor.
+    /// The same estimate on GPUs of this vendor; equal to one that was asked for it
+    /// ([`Workload::vendor`]).
     #[must_use]
     pub fn on(mut self, vendor: Vendor) -> Self {
-        if vendor == Vendor::Amd {
-            self.basis = Basis::Extrapolated {
-                reason: "no complete log on AMD; its graphs take 3 to 9 GiB".to_owned(),
-            };
-            if self.per_gpu.graphs > Bytes::ZERO {
-                self.per_gpu.graphs = AMD_GRAPHS;
-            }
-            let fixed = self.per_gpu.weights + self.per_gpu.overheads();
-            self.per_gpu.margin = margin(fixed, &self.basis);
+        let mut gaps = match &self.basis {
+            Basis::Fitted => Vec::new(),
+            Basis::Extrapolated { gaps } => gaps.clone(),
+        };
+        if vendor == Vendor::Amd && !gaps.contains(&Gap::Amd) {
+            engine::on_amd(&Constants::FITTED, self.repacked, &mut self.per_gpu, &mut gaps);
+            self.basis = Basis::Extrapolated { gaps };
+            self.per_gpu.margin = margin(&Constants::FITTED, &self.per_gpu, &self.basis, self.risk);
         }
         self
     }
@@ -160,7 +203,12 @@ impl fmt::Display for Basis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fitted => f.write_str("fitted to vLLM on NVIDIA H100"),
-            Self::Extrapolated { reason } => write!(f, "extrapolated: {reason}"),
+            Self::Extrapolated { gaps } => {
+                f.write_str("extrapolated")?;
+                gaps.iter().enumerate().try_for_each(|(index, gap)| {
+                    write!(f, "{} {gap}", if index == 0 { ":" } else { ";" })
+                })
+            }
         }
     }
 }
@@ -168,7 +216,7 @@ impl fmt::Display for Basis {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Engine, KvDtype, catalogue};
+    use crate::{Engine, KvDtype, Version, catalogue};
 
     /// Usable memory: an H100 80GB has 79.2 GiB, an H200 139.8.
     const H100: Bytes = Bytes::gib(79);
@@ -207,23 +255,76 @@ mod tests {
         let llama = needs("meta-llama/Llama-3.1-8B-Instruct", None, 8192, 1);
         assert_eq!(
             llama.per_gpu.to_string(),
-            "needs 18.8 GiB (weights 15.0, KV cache 1.0, overheads 2.1, margin 0.8)"
+            "needs 18.9 GiB (weights 15.0, KV cache 1.0, overheads 2.0, margin 0.9)"
         );
-        assert_eq!(llama.basis, Basis::Fitted);
         assert_eq!(llama.kv_bytes_per_token, Bytes(131_072));
         assert_eq!(needs("meta-llama/Llama-3.1-8B-Instruct", None, 8192, 2).gpus, 2);
     }
 
     #[test]
     fn weak_data_is_said_and_has_a_wider_margin() {
-        let mixtral = needs("mistralai/Mixtral-8x7B-Instruct-v0.1", None, 8192, 2);
-        assert!(!mixtral.basis.is_fitted());
-        let llama = needs("meta-llama/Llama-3.1-70B-Instruct", None, 8192, 4);
-        let amd = llama.clone().on(Vendor::Amd);
+        let facts = &catalogue().find("meta-llama/Llama-3.1-70B-Instruct", None).unwrap().facts;
+        let on = |version, vendor| {
+            let workload =
+                Workload { version: Some(version), vendor, ..Workload::new(Engine::Vllm, 8192, 1) };
+            estimate(facts, &workload, Parallelism::tensor(4)).unwrap()
+        };
+        let logged = on(Version::new(0, 19), Vendor::Nvidia);
+        assert_eq!(logged.basis, Basis::Fitted);
+        let rendered = on(Version::new(0, 33), Vendor::Nvidia);
+        assert_eq!(
+            rendered.basis.to_string(),
+            "extrapolated: no log of vLLM 0.33, 0.20 is the newest"
+        );
+        assert!(rendered.per_gpu.margin > logged.per_gpu.margin);
+        let amd = on(Version::new(0, 33), Vendor::Amd);
         assert!(amd.basis.to_string().contains("AMD"));
-        assert!(amd.per_gpu.margin > llama.per_gpu.margin);
-        assert!(amd.per_gpu.graphs > llama.per_gpu.graphs);
-        assert_eq!(llama.clone().on(Vendor::Nvidia), llama);
+        assert!(amd.per_gpu.margin > rendered.per_gpu.margin);
+        assert!(amd.per_gpu.graphs > rendered.per_gpu.graphs);
+        assert_eq!(rendered.clone().on(Vendor::Amd), amd);
+        assert_eq!(rendered.clone().on(Vendor::Nvidia), rendered);
+        // The sampler sorted, and NCCL took less.
+        let older = on(Version::new(0, 16), Vendor::Nvidia);
+        assert!(older.per_gpu.activation > logged.per_gpu.activation);
+        assert!(older.per_gpu.non_torch < logged.per_gpu.non_torch);
+    }
+
+    #[test]
+    fn experts_load_larger_on_amd() {
+        let on = |id: &str, gpus| {
+            let facts = &catalogue().find(id, None).unwrap().facts;
+            let workload = Workload::new(Engine::Vllm, 8192, 1);
+            let estimate = estimate(facts, &workload, Parallelism::tensor(gpus)).unwrap();
+            estimate.on(Vendor::Amd).per_gpu.weights.as_gib_f64()
+        };
+        // As logged on MI300X.
+        for (id, gpus, gib) in [
+            ("Qwen/Qwen3-VL-30B-A3B-Instruct", 1, 79.29),
+            ("meta-llama/Llama-4-Maverick-17B-128E-Instruct", 8, 126.73),
+            ("Qwen/Qwen3-235B-A22B-Instruct-2507", 4, 112.61),
+        ] {
+            let ours = on(id, gpus);
+            assert!((ours / gib - 1.0).abs() < 0.01, "{id}: {ours:.2}");
+        }
+    }
+
+    #[test]
+    fn stages_of_a_pipeline_have_their_part() {
+        let facts = &catalogue().find("meta-llama/Llama-3.1-8B-Instruct", None).unwrap().facts;
+        let workload = Workload {
+            version: Some(Version::new(0, 19)),
+            max_num_seqs: 1024,
+            ..Workload::new(Engine::Vllm, 8192, 1)
+        };
+        let two = Parallelism { pipeline: 2, ..Parallelism::SINGLE };
+        let both = stages(facts, &workload, two).unwrap();
+        // 7.51 GiB and an activation of 1.10 in the log of the first; the last one samples.
+        assert!((both[0].weights.as_gib_f64() - 7.51).abs() < 0.05, "{:?}", both[0]);
+        assert!((both[0].activation.as_gib_f64() - 1.10).abs() < 0.10, "{:?}", both[0]);
+        assert!(both[1].activation > both[0].activation);
+        let estimate = estimate(facts, &workload, two).unwrap();
+        assert_eq!((estimate.per_gpu, estimate.gpus), (both[1], 2));
+        assert_eq!(estimate.kv_bytes_per_token, Bytes(65_536));
     }
 
     #[test]

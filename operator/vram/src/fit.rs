@@ -2,7 +2,7 @@
 
 use berth_units::Bytes;
 
-use crate::{ModelFacts, Parallelism, Workload, estimate};
+use crate::{ModelFacts, Parallelism, Workload, estimate, stages};
 
 /// Contexts are found in steps of this many tokens.
 const STEP: u32 = 16;
@@ -40,6 +40,43 @@ pub fn max_concurrency(
     last(MOST, |max_concurrency| {
         let workload = Workload { max_concurrency, ..workload.clone() };
         estimate(facts, &workload, parallelism).is_ok_and(|e| e.per_gpu.total() <= usable)
+    })
+}
+
+/// What a claim holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// What is left for the KV cache on the fullest GPU, margin taken off.
+    pub kv_cache: Bytes,
+    /// Tokens that this holds, in sequences of the context asked for.
+    pub tokens: u64,
+    /// Sequences of that context.
+    pub sequences: u32,
+}
+
+/// What fits into `claim` bytes a GPU for sequences of `workload`'s context. `None` if the model
+/// itself does not fit, or the request is not valid.
+pub fn capacity(
+    facts: &ModelFacts,
+    workload: &Workload,
+    parallelism: Parallelism,
+    claim: Bytes,
+) -> Option<Capacity> {
+    let one = Workload { max_concurrency: 1, ..workload.clone() };
+    let stages = stages(facts, &one, parallelism).ok()?;
+    let beside = stages.iter().map(|stage| stage.total() - stage.kv_cache).max()?;
+    if beside > claim {
+        return None;
+    }
+    let sequences = max_concurrency(facts, workload, parallelism, claim);
+    // A part of a sequence counts too: what is left holds so much of one.
+    let sequence = stages.iter().map(|stage| stage.kv_cache).max()?.get().max(1);
+    let left = (claim - beside).get();
+    let tokens = u128::from(left) * u128::from(workload.context_length) / u128::from(sequence);
+    Some(Capacity {
+        kv_cache: Bytes(left),
+        tokens: u64::try_from(tokens).unwrap_or(u64::MAX),
+        sequences,
     })
 }
 
@@ -95,5 +132,21 @@ mod tests {
         };
         assert!(needs(most) <= usable && needs(most + 1) > usable, "{most}");
         assert_eq!(max_concurrency(facts, &workload, Parallelism::SINGLE, Bytes::gib(16)), 0);
+    }
+    #[test]
+    fn a_claim_holds_what_the_estimate_says() {
+        let facts = &catalogue().find("meta-llama/Llama-3.1-8B-Instruct", None).unwrap().facts;
+        let workload = Workload::new(Engine::Vllm, 8192, 1);
+        let holds = |claim| capacity(facts, &workload, Parallelism::SINGLE, claim);
+        let held = holds(Bytes::gib(70)).unwrap();
+        assert_eq!(held.tokens, held.kv_cache.get() / 131_072);
+        assert_eq!(u64::from(held.sequences), held.tokens / 8192);
+        assert_eq!(
+            held.sequences,
+            max_concurrency(facts, &workload, Parallelism::SINGLE, Bytes::gib(70))
+        );
+        assert_eq!(holds(Bytes::gib(15)), None);
+        let little = holds(Bytes::gib(18)).unwrap();
+        assert!(little.sequences <= 1, "{little:?}");
     }
 }

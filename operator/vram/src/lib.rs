@@ -11,8 +11,9 @@
 //!
 //! The chapters: [`ModelFacts`] and their check, the readers of configs and of the headers of weight
 //! files, parameter counts, weights (per quantisation), KV cache, one file per engine's overheads,
-//! the estimate that adds them up, and the searches ([`max_context`], [`max_concurrency`],
-//! [`tensor_degrees`]) built on it.
+//! the estimate that adds them up with a margin for the [`Risk`] that one takes, the searches
+//! ([`max_context`], [`max_concurrency`], [`capacity`], [`tensor_degrees`]) built on it, and the
+//! flags with which an engine takes its claim and no more ([`memory_flags`]).
 
 pub mod advise;
 mod catalogue;
@@ -33,15 +34,21 @@ mod weights;
 mod workload;
 
 pub use catalogue::{Catalogue, CatalogueError, Entry, Format, catalogue};
+pub use engine::{
+    Buffers, Constant, Constants, Gap, MemoryFraction, RENDERED_VLLM, buffers, memory_flags,
+};
 pub use error::{EstimateError, InvalidFact};
-pub use estimate::{Basis, Breakdown, Estimate, Vendor, estimate};
+pub use estimate::{
+    Basis, Breakdown, Estimate, Vendor, estimate, logged_kv_bytes_per_token, stages, stages_with,
+};
 pub use facts::{CrossAttention, Heads, Mla, ModelFacts, Moe, Recurrent, Window};
-pub use fit::{max_concurrency, max_context};
+pub use fit::{Capacity, capacity, max_concurrency, max_context};
 pub use gguf::GgufType;
 pub use kv::kv_cache;
+pub use margin::Risk;
 pub use parallelism::{Parallelism, tensor_degrees};
 pub use parameters::{counted_parameters, parameters};
 pub use quantization::Quantization;
 pub use read::{Classes, LayerCache, LayerRun, Tensors};
 pub use weights::weights;
-pub use workload::{Engine, KvDtype, Workload};
+pub use workload::{Engine, KvDtype, Version, Workload};

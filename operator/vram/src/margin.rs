@@ -1,28 +1,99 @@
 //! The safety margin: how far above the estimate a GPU must have room.
 //!
 //! An estimate that is too low is an engine that dies after minutes of loading; one that is too
-//! high is an idle GPU. So the margin is explicit, shown, and learnt from the residuals: on the 41
-//! complete logs of vLLM 0.19 on H100 that can be compared (21 checkpoints, in sample), estimate
-//! minus truth is 0.03 GiB on average and 0.12 GiB in size; the 95 % quantile of the shortfalls is
-//! 0.25 GiB, the largest 0.37. `tests/cases.rs` recomputes these figures. Older versions are not
-//! covered: vLLM 0.11 took up to 3.8 GiB more of activation.
+//! high is an idle GPU. So the margin is explicit, shown, never hidden in another part, and a
+//! quantile: with [`Risk`] `r`, the memory turns out to be more than estimate and margin in a
+//! share `r` of cases like those that the constants were fitted to.
+//!
+//! Errors are taken as Laplace's distribution with the mean size that `berth-bench fit` finds when
+//! each model is left out of the fit in turn: it has the tails that the residuals have, and its
+//! quantile is the size times `ln(1 / 2r)`. Where there is no complete log of the kind (a [`Gap`]),
+//! the size of errors of that kind comes on top, and that of the weights.
 
 use berth_units::Bytes;
+use serde::{Deserialize, Serialize};
 
-use crate::Basis;
+use crate::{Basis, Breakdown, engine::Constant, engine::Constants};
 
-/// Three times the 95 % quantile of the shortfalls: the model that is asked for is not in the
-/// sample.
-const FITTED: Bytes = Bytes::mib(768);
+/// How often the memory may turn out to be more than the estimate with its margin, in per mille.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Risk(u16);
 
-/// What is added to that, as a share of weights and overheads, where there is little or no data.
-/// The logs of mixtures of experts on H200 scatter by about as much.
-const EXTRAPOLATED_SHARE: f64 = 0.02;
+impl Risk {
+    /// One case in twenty. A vLLM that needs a little more than its claim still starts, with as much less
+    /// of a KV cache.
+    pub const DEFAULT: Self = Self(50);
 
-/// The margin on weights and overheads of `fixed` bytes. The KV cache needs none: it is a formula.
-pub(crate) fn margin(fixed: Bytes, basis: &Basis) -> Bytes {
-    match basis {
-        Basis::Fitted => FITTED,
-        Basis::Extrapolated { .. } => FITTED + fixed.scale(EXTRAPOLATED_SHARE),
+    /// So many cases in a thousand: from 1 to 500, where there is no margin left.
+    pub const fn per_mille(cases: u16) -> Self {
+        match cases {
+            0 => Self(1),
+            1..=500 => Self(cases),
+            _ => Self(500),
+        }
+    }
+
+    /// The quantile of errors of mean size 1.
+    fn quantile(self) -> f64 {
+        (500.0 / f64::from(self.0.clamp(1, 500))).ln()
+    }
+}
+
+impl Default for Risk {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// The margin on what `parts` has. The KV cache needs none: it is a formula.
+pub(crate) fn margin(constants: &Constants, parts: &Breakdown, basis: &Basis, risk: Risk) -> Bytes {
+    size(constants, parts, basis).scale(risk.quantile())
+}
+
+/// The size of errors: that of the fitted overheads, the worst of the gaps', and that of weights.
+fn size(constants: &Constants, parts: &Breakdown, basis: &Basis) -> Bytes {
+    let mib = |constant| Bytes(1).scale(constants.mib(constant));
+    let gap = match basis {
+        Basis::Fitted => Bytes::ZERO,
+        Basis::Extrapolated { gaps } => {
+            gaps.iter().map(|gap| mib(gap.error())).max().unwrap_or_default()
+        }
+    };
+    let weights = parts.weights.scale(constants.get(Constant::ErrorWeights));
+    mib(Constant::ErrorFitted) + gap + weights
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Version, engine::Gap};
+
+    #[test]
+    fn less_risk_takes_more_and_half_takes_nothing() {
+        let parts = Breakdown { weights: Bytes::gib(15), ..Breakdown::default() };
+        let margin =
+            |risk| margin(&Constants::FITTED, &parts, &Basis::Fitted, Risk::per_mille(risk));
+        assert!(margin(1) > margin(10) && margin(10) > margin(100));
+        assert_eq!(margin(500), Bytes::ZERO);
+        assert_eq!(margin(0), margin(1));
+        assert_eq!(margin(u16::MAX), Bytes::ZERO);
+    }
+
+    #[test]
+    fn gaps_widen_it_by_the_worst_of_them() {
+        let parts = Breakdown { weights: Bytes::gib(15), ..Breakdown::default() };
+        let with = |gaps: &[Gap]| {
+            let basis = if gaps.is_empty() {
+                Basis::Fitted
+            } else {
+                Basis::Extrapolated { gaps: gaps.to_vec() }
+            };
+            margin(&Constants::FITTED, &parts, &basis, Risk::DEFAULT)
+        };
+        let newer = Gap::Newer(Version::new(0, 33));
+        assert!(with(&[newer]) > with(&[]));
+        assert!(with(&[Gap::Amd]) > with(&[newer]));
+        assert_eq!(with(&[Gap::Amd, newer]), with(&[Gap::Amd]));
     }
 }

@@ -1,31 +1,73 @@
 //! Over how many GPUs a replica can be spread.
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{EstimateError, ModelFacts, Quantization};
 
-/// How a replica is spread over GPUs. Pipeline, expert and data parallelism come later.
+/// How a replica is spread over GPUs. Data parallelism is more replicas in one, and comes later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Parallelism {
-    /// GPUs that share each layer (vLLM), or the layers (llama.cpp).
+    /// GPUs that share each layer (vLLM, `SGLang`), or the layers (llama.cpp).
     pub tensor: u32,
+    /// Stages that follow each other, each of `tensor` GPUs with a part of the layers.
+    #[serde(default = "one")]
+    pub pipeline: u32,
+    /// Whether experts are dealt out whole instead of being cut like the other layers.
+    #[serde(default)]
+    pub expert: bool,
+}
+
+const fn one() -> u32 {
+    1
 }
 
 impl Parallelism {
     /// One GPU.
-    pub const SINGLE: Self = Self { tensor: 1 };
+    pub const SINGLE: Self = Self::tensor(1);
 
-    /// So many GPUs.
+    /// So many GPUs that share each layer.
     pub const fn tensor(gpus: u32) -> Self {
-        Self { tensor: gpus }
+        Self { tensor: gpus, pipeline: 1, expert: false }
     }
 
     /// The GPUs of one replica.
     pub const fn gpus(self) -> u32 {
-        self.tensor
+        self.tensor.saturating_mul(self.pipeline)
+    }
+
+    /// The stages from the first to the last, with the layers of each as vLLM deals them out: where
+    /// they do not come out even, the stages before the last have one more.
+    pub(crate) fn stages(self, layers: u32) -> impl Iterator<Item = Stage> {
+        let stages = self.pipeline.max(1);
+        let (each, more) = (layers / stages, layers % stages);
+        let long = stages.saturating_sub(more + 1)..stages - 1;
+        let mut next = 0;
+        (0..stages).map(move |index| {
+            let first = next;
+            next += each + u32::from(long.contains(&index));
+            Stage { layers: first..next, first: index == 0, last: index + 1 == stages }
+        })
+    }
+}
+
+/// One stage of a pipeline; all of the model where there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stage {
+    /// Its layers.
+    pub layers: Range<u32>,
+    /// Whether it has the input table.
+    pub first: bool,
+    /// Whether it has the output layer, and samples.
+    pub last: bool,
+}
+
+impl Stage {
+    /// How many layers it has.
+    pub(crate) const fn len(&self) -> u32 {
+        self.layers.end - self.layers.start
     }
 }
 
@@ -48,12 +90,12 @@ pub fn tensor_degrees(facts: &ModelFacts, max: u32) -> Vec<u32> {
     (0..16)
         .map(|power| 1 << power)
         .take_while(|&degree| degree <= max)
-        .filter(|&degree| obstacle(facts, degree).is_none())
+        .filter(|&degree| obstacle(facts, degree, false).is_none())
         .collect()
 }
 
 /// Why vLLM would refuse this tensor-parallel degree.
-fn obstacle(facts: &ModelFacts, degree: u32) -> Option<Obstacle> {
+fn obstacle(facts: &ModelFacts, degree: u32, expert: bool) -> Option<Obstacle> {
     let divides = |what: u32| what.is_multiple_of(degree);
     if !divides(facts.attention_heads) {
         return Some(Obstacle::Heads(facts.attention_heads));
@@ -65,7 +107,8 @@ fn obstacle(facts: &ModelFacts, degree: u32) -> Option<Obstacle> {
         return Some(Obstacle::Vocabulary(facts.vocab_size));
     }
     let group = facts.quantization.group();
-    let experts = facts.moe.map_or(0, |moe| moe.expert_intermediate_size);
+    let cut = facts.moe.filter(|_| !expert);
+    let experts = cut.map_or(0, |moe| moe.expert_intermediate_size);
     [facts.intermediate_size, experts].into_iter().find_map(|width| {
         if !divides(width) {
             Some(Obstacle::FeedForward(width))
@@ -77,12 +120,19 @@ fn obstacle(facts: &ModelFacts, degree: u32) -> Option<Obstacle> {
     })
 }
 
-/// Checks a tensor-parallel degree as vLLM does.
-pub(crate) fn check_tensor(facts: &ModelFacts, degree: u32) -> Result<(), EstimateError> {
-    if degree == 0 {
+/// Checks tensor-parallel degree and stages as vLLM does.
+pub(crate) fn check_tensor(
+    facts: &ModelFacts,
+    parallelism: Parallelism,
+) -> Result<(), EstimateError> {
+    let degree = parallelism.tensor;
+    if parallelism.gpus() == 0 {
         return Err(EstimateError::NoGpu);
     }
-    match obstacle(facts, degree) {
+    if parallelism.pipeline > facts.layers {
+        return Err(EstimateError::LayerSplit { gpus: parallelism.pipeline, layers: facts.layers });
+    }
+    match obstacle(facts, degree, parallelism.expert) {
         None => Ok(()),
         Some(obstacle) => Err(EstimateError::TensorDegree {
             degree,
@@ -175,16 +225,40 @@ mod tests {
     #[test]
     fn a_refusal_says_what_to_use() {
         let facts = &catalogue().find("meta-llama/Llama-3.1-8B-Instruct", None).unwrap().facts;
+        let check = |facts, degree| check_tensor(facts, Parallelism::tensor(degree));
         assert_eq!(
-            check_tensor(facts, 3).unwrap_err().to_string(),
+            check(facts, 3).unwrap_err().to_string(),
             "tensor degree 3 does not divide 32 attention heads: use 1, 2, 4, 8, 16 or 32"
         );
-        assert_eq!(check_tensor(facts, 0), Err(EstimateError::NoGpu));
+        assert_eq!(check(facts, 0), Err(EstimateError::NoGpu));
         let qwen = &catalogue().find("Qwen/Qwen3-235B-A22B-FP8", None).unwrap().facts;
         assert_eq!(
-            check_tensor(qwen, 8).unwrap_err().to_string(),
+            check(qwen, 8).unwrap_err().to_string(),
             "tensor degree 8 would cut quantised groups of 128 in a feed-forward width of 1536: \
              use 1, 2 or 4"
         );
+    }
+    #[test]
+    fn experts_that_are_dealt_out_whole_are_not_cut() {
+        let qwen = &catalogue().find("Qwen/Qwen3-235B-A22B-FP8", None).unwrap().facts;
+        let whole = Parallelism { expert: true, ..Parallelism::tensor(8) };
+        assert_eq!(check_tensor(qwen, whole), Ok(()));
+    }
+
+    #[test]
+    fn stages_have_all_layers_and_the_last_is_never_the_longest() {
+        let layers = |pipeline, layers| {
+            let parallelism = Parallelism { pipeline, ..Parallelism::SINGLE };
+            parallelism.stages(layers).map(|stage| stage.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(layers(1, 32), [32]);
+        assert_eq!(layers(2, 32), [16, 16]);
+        assert_eq!(layers(2, 61), [31, 30]);
+        assert_eq!(layers(4, 61), [15, 15, 16, 15]);
+        assert_eq!(layers(4, 62), [15, 16, 16, 15]);
+        assert_eq!(layers(4, 63), [16, 16, 16, 15]);
+        let facts = &catalogue().find("meta-llama/Llama-3.1-8B-Instruct", None).unwrap().facts;
+        let deep = Parallelism { pipeline: 33, ..Parallelism::SINGLE };
+        assert!(check_tensor(facts, deep).is_err());
     }
 }

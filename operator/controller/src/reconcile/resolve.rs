@@ -262,9 +262,12 @@ impl Wish {
     }
 
     fn estimate(&self, context: u32, gpus: u32, vendor: Vendor) -> Result<Estimate, Problem> {
-        let workload = Workload { context_length: context, ..self.workload.clone() };
-        let estimate =
-            estimate(&self.facts, &workload, Parallelism::tensor(gpus))?.on(facts::vendor(vendor));
+        let workload = Workload {
+            context_length: context,
+            vendor: facts::vendor(vendor),
+            ..self.workload.clone()
+        };
+        let estimate = estimate(&self.facts, &workload, Parallelism::tensor(gpus))?;
         let asked = self.spec.gpu.as_ref().and_then(|gpu| gpu.memory.as_ref());
         let total = match asked {
             Some(amount) => amount.0.parse::<Bytes>().map_err(|error| Problem::InvalidAmount {

@@ -1,24 +1,40 @@
 //! llama.cpp's server: layers dealt out over the GPUs, memory as its buffers name it.
 //!
-//! `-c contextLength·maxConcurrency -np maxConcurrency`, all layers on GPUs, flash attention on.
-//! No fitted constants: the buffers follow from the graph; what lies outside of them is rough.
+//! `-c contextLength·maxConcurrency -np maxConcurrency`, all layers on GPUs. Nothing is fitted: the
+//! buffers follow from the graph that it builds, as of b11434. `berth-bench llama` compares them with
+//! what a real llama-server prints, to within 1 %; on a GPU only what CUDA takes outside of them is
+//! rough.
+//!
+//! - **model buffer**: the tensors as they are in the file. On GPUs without the input table, which
+//!   stays on the host; a table that is the output layer too is there a second time.
+//! - **KV buffer**: cells in multiples of 256 for each slot; a windowed layer has the window and one
+//!   step.
+//! - **compute buffer**: the largest of a few moments in a layer, for a step of `ubatch` tokens in
+//!   fp32, and the attention mask. The allocator puts a tensor into the smallest hole that it fits
+//!   into; that is where "five hidden states" come from, of which two are alive.
+//! - **output buffer**: a row of logits for each slot, on the host.
 
 use berth_units::Bytes;
 
-use super::Overheads;
 use crate::{
-    Basis, EstimateError, KvDtype, ModelFacts, Parallelism, Quantization, Workload, kv,
-    parallelism::check_layer_split, weights::Parts,
+    Breakdown, EstimateError, KvDtype, Mla, ModelFacts, Parallelism, Quantization, Workload,
+    kv::{CacheType, full_layer_bytes, window_layer_bytes},
+    parallelism::check_layer_split,
+    weights::Parts,
 };
-
-/// Tokens of one step (`--ubatch-size`, llama-server's default).
-const STEP: u64 = 512;
 
 /// Cells of the KV cache come in multiples of this.
 const CELLS: u64 = 256;
 
 /// The CUDA context and cuBLAS' workspace, outside of llama.cpp's own buffers. Rough.
 const CONTEXT: Bytes = Bytes::mib(512);
+
+/// Copies of a step's inputs where layers are spread over GPUs, so that they work side by side
+/// (`GGML_SCHED_MAX_COPIES`).
+const COPIES: u64 = 4;
+
+/// Bytes of a value in a graph.
+const FP32: u64 = 4;
 
 pub(super) fn check(
     facts: &ModelFacts,
@@ -32,35 +48,45 @@ pub(super) fn check(
             advice: "use a GGUF file of the model, or engine Vllm",
         });
     };
-    if workload.kv_dtype == KvDtype::Fp8 {
+    let asked = [Some(workload.kv_dtype), workload.value_dtype].into_iter().flatten();
+    let other = asked.into_iter().find(|d| matches!(d, KvDtype::Fp8 | KvDtype::Fp8E4m3));
+    if let Some(dtype) = other {
         return Err(EstimateError::KvDtype {
             engine: workload.engine,
-            kv_dtype: "Fp8".to_owned(),
+            kv_dtype: format!("{dtype:?}"),
             use_instead: "F16, Q8_0 or Q4_0",
         });
     }
-    check_layer_split(facts, parallelism.tensor)
+    check_layer_split(facts, parallelism.gpus())
 }
 
-/// The fullest GPU's weights: its layers and the output layer. The input table stays in the host's
-/// memory; one shared with the output is loaded twice, once there and once on the GPU.
-pub(super) fn weights(facts: &ModelFacts, parallelism: Parallelism) -> Bytes {
+/// What the fullest GPU needs, without a margin.
+pub(super) fn fullest(
+    facts: &ModelFacts,
+    workload: &Workload,
+    parallelism: Parallelism,
+) -> Breakdown {
+    let gpus = parallelism.gpus();
+    let caches = Caches::of(facts, workload);
+    let copies = if gpus > 1 { COPIES } else { 1 };
+    let inputs = caches.mask(workload)
+        + Bytes(u64::from(facts.hidden_size)) * FP32 * u64::from(workload.ubatch);
+    Breakdown {
+        weights: weights(facts, gpus),
+        kv_cache: share(facts, gpus, caches.total() * u64::from(workload.max_concurrency)),
+        activation: compute_buffer(facts, workload) + inputs * (copies - 1),
+        non_torch: CONTEXT,
+        graphs: Bytes::ZERO,
+        margin: Bytes::ZERO,
+    }
+}
+
+/// The fullest GPU's weights: its layers and the output layer.
+fn weights(facts: &ModelFacts, gpus: u32) -> Bytes {
     let parts = Parts::of(facts);
     let layers = parts.divided + parts.experts + parts.kv_projection + parts.replicated;
     let output = if facts.tied_embeddings { parts.embedding } else { parts.output };
-    fullest(facts, parallelism, layers) + output
-}
-
-pub(super) fn kv_cache(facts: &ModelFacts, workload: &Workload, parallelism: Parallelism) -> Bytes {
-    let dtype = workload.kv_dtype;
-    let length = u64::from(workload.context_length).next_multiple_of(CELLS);
-    // A windowed layer holds the window and one step, in whole multiples of cells.
-    let window = facts.window.map_or(0, |window| u64::from(window.tokens));
-    let step = (window + STEP).next_multiple_of(CELLS) - window + 1;
-    let sequence = kv::full_bytes_per_token(facts, dtype, 1) * length
-        + kv::window_bytes(facts, dtype, 1, length, step)
-        + kv::state_bytes(facts, 1);
-    fullest(facts, parallelism, sequence * u64::from(workload.max_concurrency))
+    share(facts, gpus, layers) + output
 }
 
 pub(super) fn kv_bytes_per_token(
@@ -68,35 +94,147 @@ pub(super) fn kv_bytes_per_token(
     workload: &Workload,
     parallelism: Parallelism,
 ) -> Bytes {
-    fullest(facts, parallelism, kv::full_bytes_per_token(facts, workload.kv_dtype, 1))
-}
-
-/// The compute buffer of one step: logits in fp32, a feed-forward layer's gate, up and product and
-/// four hidden states in fp32, and the attention mask in fp16 over all slots.
-pub(super) fn overheads(
-    facts: &ModelFacts,
-    workload: &Workload,
-    _parallelism: Parallelism,
-) -> Overheads {
-    let experts = facts.moe.map_or(0, |moe| {
-        u64::from(moe.experts_per_token)
-            * (3 * u64::from(moe.expert_intermediate_size) + u64::from(facts.hidden_size))
-    });
-    let layer =
-        (3 * u64::from(facts.intermediate_size)).max(experts) + 4 * u64::from(facts.hidden_size);
-    let step = Bytes(layer.max(u64::from(facts.vocab_size))) * 4;
-    let cells = u64::from(workload.context_length).next_multiple_of(CELLS);
-    let mask = Bytes(cells) * u64::from(workload.max_concurrency) * 2;
-    Overheads { activation: (step + mask) * STEP, non_torch: CONTEXT, graphs: Bytes::ZERO }
-}
-
-pub(super) fn basis() -> Basis {
-    Basis::Extrapolated { reason: "no measured memory of llama.cpp on whole GPUs".to_owned() }
+    share(facts, parallelism.gpus(), Caches::of(facts, workload).token)
 }
 
 /// The part of `whole`, spread evenly over the layers, on the GPU with the most layers.
-fn fullest(facts: &ModelFacts, parallelism: Parallelism, whole: Bytes) -> Bytes {
-    let layers = u64::from(facts.layers);
-    let most = layers.div_ceil(u64::from(parallelism.tensor.max(1)));
+fn share(facts: &ModelFacts, gpus: u32, whole: Bytes) -> Bytes {
+    let layers = u64::from(facts.layers.max(1));
+    let most = layers.div_ceil(u64::from(gpus.max(1)));
     whole.div_ceil(layers) * most
+}
+
+/// The caches of one slot, all layers.
+struct Caches {
+    /// Cells of layers that look back over everything, and over a window.
+    full_cells: u64,
+    window_cells: u64,
+    full: Bytes,
+    window: Bytes,
+    state: Bytes,
+    /// What a token takes in the layers that look back over everything.
+    token: Bytes,
+}
+
+impl Caches {
+    fn of(facts: &ModelFacts, workload: &Workload) -> Self {
+        let cache = CacheType::of(facts, workload);
+        let windowed = u64::from(facts.windowed_layers());
+        let token = full_layer_bytes(facts, cache, 1) * (u64::from(facts.kv_layers()) - windowed);
+        let full_cells = u64::from(workload.context_length).next_multiple_of(CELLS);
+        let window_cells = facts.window.filter(|_| windowed > 0).map_or(0, |window| {
+            let held = u64::from(window.tokens) + u64::from(workload.ubatch);
+            held.next_multiple_of(CELLS).min(full_cells)
+        });
+        Self {
+            full_cells,
+            window_cells,
+            full: token * full_cells,
+            window: window_layer_bytes(facts, cache, 1) * windowed * window_cells,
+            state: facts.recurrent.map_or(Bytes::ZERO, |r| Bytes(r.state_bytes_per_sequence)),
+            token,
+        }
+    }
+
+    fn total(&self) -> Bytes {
+        self.full + self.window + self.state
+    }
+
+    /// The masks of a step, which is shared out among the slots: fp16 for fused attention.
+    fn mask(&self, workload: &Workload) -> Bytes {
+        let value = if workload.flash_attention { 2 } else { FP32 };
+        Bytes(self.full_cells + self.window_cells) * value * step(workload)
+    }
+}
+
+/// Tokens of a step: no more than there are cells, and the same number for each slot.
+fn step(workload: &Workload) -> u64 {
+    let slots = u64::from(workload.max_concurrency.max(1));
+    let cells = u64::from(workload.context_length).next_multiple_of(CELLS) * slots;
+    u64::from(workload.ubatch).min(cells).next_multiple_of(slots)
+}
+
+/// A cache of few bits is rotated before it is stored: a square matrix of a head's width for each of
+/// the caches.
+fn rotations(facts: &ModelFacts, workload: &Workload) -> Bytes {
+    let asked = [Some(workload.kv_dtype), workload.value_dtype].into_iter().flatten();
+    if facts.mla.is_some() || !asked.into_iter().any(KvDtype::is_block) {
+        return Bytes::ZERO;
+    }
+    let square = |width: u32| Bytes(u64::from(width) * u64::from(width)) * FP32;
+    let window = facts.window.map_or(Bytes::ZERO, |_| {
+        square(facts.window_heads.map_or(facts.head_dim, |heads| heads.head_dim))
+    });
+    square(facts.head_dim) + window
+}
+
+/// The compute buffer of one device with all layers.
+pub(super) fn compute_buffer(facts: &ModelFacts, workload: &Workload) -> Bytes {
+    /// Token numbers, positions, cells' numbers and the like.
+    const SMALL: u64 = 10;
+    let step = step(workload);
+    let caches = Caches::of(facts, workload);
+    let hidden = 5 * u64::from(facts.hidden_size);
+    let dense = feed_forward(facts.intermediate_size, 1, facts) + hidden;
+    let experts = facts.moe.map_or(0, |moe| {
+        feed_forward(moe.expert_intermediate_size, moe.experts_per_token, facts) + hidden
+    });
+    let attention = attention(facts, workload, &caches);
+    let values = dense.max(experts).max(attention) + SMALL;
+    let logits = u64::from(facts.vocab_size) * u64::from(workload.max_concurrency);
+    caches.mask(workload)
+        + rotations(facts, workload)
+        + (Bytes(values) * step).max(Bytes(logits)) * FP32
+}
+
+/// Gate, up and their product in `used` experts, and the experts' outputs where they do not fit
+/// into what gate and up leave.
+fn feed_forward(width: u32, used: u32, facts: &ModelFacts) -> u64 {
+    let (width, hidden) = (u64::from(width), u64::from(facts.hidden_size));
+    let matrices = if facts.gated { 3 } else { 2 };
+    let outputs = if used > 1 && hidden > 2 * width { hidden } else { 0 };
+    u64::from(used) * (matrices * width + outputs)
+}
+
+/// Queries, keys, values and what is made of them; without fused attention, also all scores.
+fn attention(facts: &ModelFacts, workload: &Workload, caches: &Caches) -> u64 {
+    let (heads, hidden) = (u64::from(facts.attention_heads), u64::from(facts.hidden_size));
+    let projections = if let Some(mla) = &facts.mla {
+        heads * latent(mla) + 5 * hidden
+    } else {
+        let query = heads * u64::from(facts.head_dim);
+        let keys = u64::from(facts.kv_heads) * u64::from(facts.head_dim);
+        3 * query + 2 * keys + hidden
+    };
+    let scores = if workload.flash_attention { 0 } else { heads * caches.full_cells };
+    projections + scores
+}
+
+/// Values of a head of latent attention: the query, and twice what is compared with the cache.
+fn latent(mla: &Mla) -> u64 {
+    2 * u64::from(mla.kv_lora_rank)
+        + 3 * u64::from(mla.qk_rope_head_dim)
+        + u64::from(mla.qk_nope_head_dim)
+}
+
+/// The buffers of a llama-server whose model is on one device with all tables: what a build for the
+/// CPU prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffers {
+    /// "KV buffer size", all of them.
+    pub kv: Bytes,
+    /// "compute buffer size".
+    pub compute: Bytes,
+    /// "output buffer size".
+    pub output: Bytes,
+}
+
+/// The buffers that llama-server prints, but for the model's, which is the file's tensors.
+pub fn buffers(facts: &ModelFacts, workload: &Workload) -> Buffers {
+    let slots = u64::from(workload.max_concurrency);
+    Buffers {
+        kv: Caches::of(facts, workload).total() * slots,
+        compute: compute_buffer(facts, workload),
+        output: Bytes(u64::from(facts.vocab_size)) * FP32 * slots,
+    }
 }

@@ -1,22 +1,27 @@
 //! What the engines have in common, and which file answers for which.
 //!
-//! One file an engine: how it spreads weights and KV cache over GPUs, what it takes beside them,
-//! and how good the data behind that is. A new engine is a new file and an arm in each function.
+//! One file or folder an engine: how it spreads weights and KV cache over GPUs, what it takes beside
+//! them, and how good the data behind that is. A new engine is a new file and an arm in each function.
 
+mod constants;
+mod flags;
+mod gap;
 mod llama_cpp;
+mod sglang;
 mod vllm;
 
 use berth_units::Bytes;
 
-use crate::{Basis, Engine, EstimateError, ModelFacts, Parallelism, Workload};
+pub use constants::{Constant, Constants};
+pub use flags::{MemoryFraction, memory_flags};
+pub use gap::Gap;
+pub use llama_cpp::{Buffers, buffers};
 
-/// What an engine takes on a GPU beside weights and KV cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Overheads {
-    pub activation: Bytes,
-    pub non_torch: Bytes,
-    pub graphs: Bytes,
-}
+use crate::{Breakdown, Engine, EstimateError, ModelFacts, Parallelism, Vendor, Version, Workload};
+
+/// The version of vLLM that Berth renders where nobody asks for another image, and that estimates are
+/// for unless another is named.
+pub const RENDERED_VLLM: Version = vllm::RENDERED;
 
 /// Refuses what no engine, or not this engine, can do.
 pub(crate) fn check(
@@ -30,6 +35,7 @@ pub(crate) fn check(
         ("maxConcurrency", workload.max_concurrency),
         ("maxNumSeqs", workload.max_num_seqs),
         ("maxNumBatchedTokens", workload.max_num_batched_tokens),
+        ("ubatch", workload.ubatch),
     ];
     if let Some(&(field, _)) = sizes.iter().find(|(_, size)| *size == 0) {
         return Err(EstimateError::Zero { field });
@@ -41,24 +47,22 @@ pub(crate) fn check(
         });
     }
     match workload.engine {
-        Engine::Vllm => vllm::check(facts, workload, parallelism),
+        Engine::Vllm | Engine::Sglang => vllm::check(facts, workload, parallelism),
         Engine::LlamaCpp => llama_cpp::check(facts, workload, parallelism),
     }
 }
 
-/// The weights on the fullest GPU.
-pub(crate) fn weights(facts: &ModelFacts, engine: Engine, parallelism: Parallelism) -> Bytes {
-    match engine {
-        Engine::Vllm => vllm::weights(facts, parallelism),
-        Engine::LlamaCpp => llama_cpp::weights(facts, parallelism),
-    }
-}
-
-/// The KV cache on the fullest GPU.
-pub(crate) fn kv_cache(facts: &ModelFacts, workload: &Workload, parallelism: Parallelism) -> Bytes {
+/// What a GPU of each stage needs, from the first to the last, without a margin.
+pub(crate) fn stages(
+    constants: &Constants,
+    facts: &ModelFacts,
+    workload: &Workload,
+    parallelism: Parallelism,
+) -> Vec<Breakdown> {
     match workload.engine {
-        Engine::Vllm => vllm::kv_cache(facts, workload, parallelism),
-        Engine::LlamaCpp => llama_cpp::kv_cache(facts, workload, parallelism),
+        Engine::Vllm => vllm::stages(constants, facts, workload, parallelism),
+        Engine::Sglang => sglang::stages(facts, workload, parallelism),
+        Engine::LlamaCpp => vec![llama_cpp::fullest(facts, workload, parallelism)],
     }
 }
 
@@ -69,27 +73,53 @@ pub(crate) fn kv_bytes_per_token(
     parallelism: Parallelism,
 ) -> Bytes {
     match workload.engine {
-        Engine::Vllm => vllm::kv_bytes_per_token(facts, workload, parallelism),
+        Engine::Vllm | Engine::Sglang => vllm::kv_bytes_per_token(facts, workload, parallelism),
         Engine::LlamaCpp => llama_cpp::kv_bytes_per_token(facts, workload, parallelism),
     }
 }
 
-/// The rest, on the fullest GPU.
-pub(crate) fn overheads(
+/// What the engine's log counts for a token of its KV cache.
+pub(crate) fn logged_kv_bytes_per_token(
     facts: &ModelFacts,
     workload: &Workload,
     parallelism: Parallelism,
-) -> Overheads {
+) -> Bytes {
     match workload.engine {
-        Engine::Vllm => vllm::overheads(facts, workload, parallelism),
-        Engine::LlamaCpp => llama_cpp::overheads(facts, workload, parallelism),
+        Engine::Vllm => vllm::logged_kv_bytes_per_token(facts, workload, parallelism),
+        Engine::Sglang | Engine::LlamaCpp => kv_bytes_per_token(facts, workload, parallelism),
     }
 }
 
-/// How good the data behind the engine's constants is, for this model.
-pub(crate) fn basis(facts: &ModelFacts, workload: &Workload, parallelism: Parallelism) -> Basis {
+/// Makes of what an engine needs on NVIDIA what it needs on AMD, where that is known to differ.
+pub(crate) fn on_amd(
+    constants: &Constants,
+    repacked: Bytes,
+    parts: &mut Breakdown,
+    gaps: &mut Vec<Gap>,
+) {
+    if !gaps.iter().any(|gap| matches!(gap, Gap::Sglang | Gap::LlamaCpp)) {
+        vllm::on_amd(constants, repacked, parts);
+    }
+    gaps.push(Gap::Amd);
+}
+
+/// What experts would load more on AMD.
+pub(crate) fn repacked_experts(facts: &ModelFacts, parallelism: Parallelism) -> Bytes {
+    vllm::repacked_experts(facts, parallelism.tensor)
+}
+
+/// What there are no complete logs of.
+pub(crate) fn gaps(facts: &ModelFacts, workload: &Workload, parallelism: Parallelism) -> Vec<Gap> {
     match workload.engine {
-        Engine::Vllm => vllm::basis(facts, parallelism),
-        Engine::LlamaCpp => llama_cpp::basis(),
+        Engine::Vllm => vllm::gaps(facts, workload, parallelism),
+        Engine::Sglang => on(workload.vendor, Gap::Sglang),
+        Engine::LlamaCpp => on(workload.vendor, Gap::LlamaCpp),
+    }
+}
+
+fn on(vendor: Vendor, gap: Gap) -> Vec<Gap> {
+    match vendor {
+        Vendor::Nvidia => vec![gap],
+        Vendor::Amd => vec![gap, Gap::Amd],
     }
 }
