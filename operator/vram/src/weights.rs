@@ -174,9 +174,10 @@ pub(crate) fn tensor_parallel_share(facts: &ModelFacts, gpus: u32) -> Bytes {
 /// The table of rotations for every position: `max_context · head_dim` values of 16 bits, whole on
 /// each GPU. It is why Llama-3.1-8B loads 0.03 GiB and Llama-4-Scout (10 M positions) 2.5 GiB more
 /// than its share of the checkpoint. Gemma 3 has one for stretched positions (0.5 GiB) and another
-/// for its windowed layers.
+/// for its windowed layers. Where part of a head is rotated, the table is that much narrower.
 fn rotary_cache(facts: &ModelFacts) -> Bytes {
-    let width = facts.mla.map_or(facts.head_dim, |mla| mla.qk_rope_head_dim);
+    let head = facts.rotary_dim.unwrap_or(facts.head_dim);
+    let width = facts.mla.map_or(head, |mla| mla.qk_rope_head_dim);
     let table = |positions: u32| Bytes(product(&[positions, width, 2]));
     match facts.rotary_positions {
         Some(stretched) => table(stretched) + table(facts.max_context),

@@ -41,6 +41,7 @@ fn told(facts: &ModelFacts) -> Value {
         "tied": facts.tied_embeddings,
         "gated": facts.gated,
         "rotaryDim": facts.rotary_dim,
+        "rotaryPositions": facts.rotary_positions,
         "windowedLayers": windowed,
         "windowTokens": facts.window.map(|window| window.tokens),
         "windowKvHeads": facts.window_heads.map(|heads| heads.kv_heads),

@@ -68,7 +68,8 @@ impl Model<'_> {
             kv_shared_layers: shared,
             cross_attention: self.cross_attention()?,
             index_bytes_per_token: if self.mla.is_none() { self.index_bytes()? } else { 0 },
-            rotary_dim: self.rotary(kv.head_dim),
+            rotary_dim: self.rotary(kv.head_dim)?,
+            rotary_positions: self.rotary_positions(),
             tensors: Some(tensors),
             ..ModelFacts::default()
         })
@@ -192,23 +193,48 @@ impl Model<'_> {
     }
 
     /// The part of a head that is rotated, where it is not the whole.
-    fn rotary(&self, head_dim: u32) -> Option<u32> {
+    fn rotary(&self, head_dim: u32) -> Result<Option<u32>, ReadError> {
         const WITHOUT: [&str; 6] = ["bloom", "mpt", "mamba", "mamba2", "falcon_mamba", "jamba"];
         if self.traits.learned_positions.is_some()
             || WITHOUT.contains(&self.kind)
             || self.fields.flag(&["alibi"]) == Some(true)
         {
-            return Some(0);
+            return Ok(Some(0));
+        }
+        if let Some(width) = self.fields.number(&["rotary_dim"])? {
+            return Ok(Some(width).filter(|&width| width < head_dim));
         }
         let share = self
             .fields
             .object(&["rope_parameters"])
             .and_then(|inner| inner.fraction(&["partial_rotary_factor"]))
             .or_else(|| self.fields.fraction(&["partial_rotary_factor", "rotary_pct"]))
-            .filter(|share| (0.0..1.0).contains(share))?;
+            .filter(|share| (0.0..1.0).contains(share));
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a part of it")]
-        Some((f64::from(head_dim) * share) as u32)
+        Ok(share.map(|share| (f64::from(head_dim) * share) as u32))
     }
+
+    /// The positions that vLLM makes rotations for, where the longest context is given stretched
+    /// already and vLLM stretches once more (Gemma 3).
+    fn rotary_positions(&self) -> Option<u32> {
+        let scaling = self.fields.object(&["rope_scaling", "rope_parameters"])?;
+        // By kind of layer in newer configs.
+        let scaling = scaling.object(&["full_attention"]).unwrap_or(scaling);
+        let linear = scaling.text(&["rope_type", "type"]) == Some("linear");
+        let factor = scaling.fraction(&["factor"]).filter(|factor| *factor > 1.0)?;
+        (linear && is_stretched(self.kind)).then(|| stretched(self.max_context, factor))
+    }
+}
+
+/// Whether the kind gives its longest context stretched already.
+fn is_stretched(kind: &str) -> bool {
+    kind.starts_with("gemma3")
+}
+
+fn stretched(positions: u32, factor: f64) -> u32 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
+    let stretched = (f64::from(positions) * factor.clamp(1.0, 1024.0)) as u32;
+    stretched
 }
 
 /// The longest context: the positions that a config gives, stretched as vLLM does (by the factor of
@@ -231,7 +257,9 @@ pub(super) fn max_context(fields: &Fields<'_>) -> Result<u32, ReadError> {
         return Ok(given);
     };
     let kind = scaling.text(&["rope_type", "type"]).unwrap_or("default");
-    if matches!(kind, "default" | "llama3" | "su" | "longrope" | "mrope" | "proportional") {
+    if is_stretched(fields.model_type())
+        || matches!(kind, "default" | "llama3" | "su" | "longrope" | "mrope" | "proportional")
+    {
         return Ok(given);
     }
     let factor = scaling.fraction(&["factor"]).unwrap_or(1.0).clamp(1.0, 1024.0);
@@ -239,8 +267,7 @@ pub(super) fn max_context(fields: &Fields<'_>) -> Result<u32, ReadError> {
         "yarn" => scaling.number(&["original_max_position_embeddings"])?.unwrap_or(given),
         _ => given,
     };
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
-    let stretched = (f64::from(from) * factor) as u32;
+    let stretched = stretched(from, factor);
     // The positions of DeepSeek and gpt-oss are given stretched already.
     Ok(if kind == "yarn" { stretched.max(given) } else { stretched })
 }
