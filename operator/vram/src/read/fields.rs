@@ -1,5 +1,7 @@
 //! The fields of a JSON object by their many names, with the defaults of the model's kind.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value};
 
 use super::ReadError;
@@ -7,9 +9,16 @@ use super::ReadError;
 /// Where fields are looked up: in the objects one after the other, then in the defaults.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Fields<'a> {
-    objects: Vec<&'a Map<String, Value>>,
-    defaults: Option<&'a Map<String, Value>>,
+    objects: Vec<Object<'a>>,
+    defaults: Option<Object<'a>>,
     model_type: String,
+}
+
+/// An object by its keys: looked up hundreds of times, most of them in vain.
+type Object<'a> = HashMap<&'a str, &'a Value>;
+
+fn object(map: &Map<String, Value>) -> Object<'_> {
+    map.iter().map(|(key, value)| (&**key, value)).collect()
 }
 
 /// Lists that may be there though all layers have the same sizes.
@@ -53,7 +62,11 @@ impl<'a> Fields<'a> {
         defaults: Option<&'a Map<String, Value>>,
         model_type: &str,
     ) -> Self {
-        Self { objects, defaults, model_type: model_type.to_owned() }
+        Self {
+            objects: objects.into_iter().map(object).collect(),
+            defaults: defaults.map(object),
+            model_type: model_type.to_owned(),
+        }
     }
 
     /// The word for the architecture, for messages.
@@ -70,7 +83,7 @@ impl<'a> Fields<'a> {
                 Found::Nothing => {}
             }
         }
-        match look_up(self.defaults?, names) {
+        match look_up(self.defaults.as_ref()?, names) {
             Found::Value(value) => Some(value),
             Found::Null | Found::Nothing => None,
         }
@@ -114,8 +127,8 @@ impl<'a> Fields<'a> {
         self.objects.iter().all(|object| {
             object.iter().all(|(key, value)| {
                 !matches!(value, Value::Array(_) | Value::Object(_))
-                    || LISTS.contains(&&**key)
-                    || key.ends_with("_config") && key != "per_layer_config"
+                    || LISTS.contains(key)
+                    || key.ends_with("_config") && *key != "per_layer_config"
                     || key.starts_with("rope")
                     || key.ends_with("token_id")
             })
@@ -149,14 +162,11 @@ impl<'a> Fields<'a> {
 
     /// An object within.
     pub(super) fn object(&self, names: &[&str]) -> Option<Self> {
-        let own: Vec<_> = self
-            .objects
-            .iter()
-            .filter_map(|object| names.iter().find_map(|name| object.get(*name)?.as_object()))
-            .collect();
-        let defaults = self
-            .defaults
-            .and_then(|object| names.iter().find_map(|name| object.get(*name)?.as_object()));
+        let within = |outer: &Object<'a>| {
+            names.iter().find_map(|name| outer.get(*name)?.as_object()).map(object)
+        };
+        let own: Vec<_> = self.objects.iter().filter_map(within).collect();
+        let defaults = self.defaults.as_ref().and_then(within);
         (!own.is_empty() || defaults.is_some()).then(|| Self {
             objects: own,
             defaults,
@@ -165,7 +175,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn look_up<'a>(object: &'a Map<String, Value>, names: &[&str]) -> Found<'a> {
+fn look_up<'a>(object: &Object<'a>, names: &[&str]) -> Found<'a> {
     let mut found = Found::Nothing;
     for name in names {
         match object.get(*name) {
