@@ -40,6 +40,9 @@ IMAGE ?= docker.io/library/berth-operator:$(version)
 FETCH_IMAGE ?= docker.io/library/berth-fetch:$(version)
 image_files := $(abspath $(or $(CARGO_TARGET_DIR),target))/image
 
+# Built for speed: it measures.
+bench = $(abspath $(or $(CARGO_TARGET_DIR),target))/release/berth-bench
+
 # What the tests and the demo run.
 export BERTH_OPERATOR ?= $(binaries)/berth-operator
 
@@ -77,6 +80,17 @@ test-full: tools ## Every test, with those that take long, and with cargo-deny
 test-rust: lint check-generated ## Lints, generated files, and tests that need no cluster
 	@$(cargo_test) --lib --bins $(plain_tests)
 	$(cargo_test) --doc
+
+.PHONY: bench
+bench: build-bench ## The benchmarks: estimates beside what engines print, their constants, a real llama-server, the time they take
+	@$(bench) vram
+	$(bench) fit --check
+	$(bench) llama
+	$(bench) speed
+
+.PHONY: build-bench
+build-bench:
+	@cargo build --locked --release --package berth-bench
 
 .PHONY: test-go
 test-go: build-cluster ## Formatting, vet and tests of the test cluster
@@ -188,6 +202,13 @@ chart: build-rust $(helm) ## Write the CustomResourceDefinitions from the types,
 .PHONY: docs
 docs: build-rust ## Write the reference pages that are made from code
 	@$(binaries)/docgen docs
+
+# Where the measured cases are (`BERTH_SHARED`, else ../shared); a test says if the page is old. With RECORD=1 a real
+# llama-server is asked anew.
+.PHONY: bench-docs
+bench-docs: build-bench ## Write docs/vram-figures.md and its picture (RECORD=1: ask llama-server anew)
+	@$(if $(filter-out 0,$(RECORD)),$(bench) llama --record operator/bench/llama.json >/dev/null)
+	$(bench) docs --llama operator/bench/llama.json --output docs
 
 # The definitions are in the chart too, so there is no writing the one without the other.
 .PHONY: crds

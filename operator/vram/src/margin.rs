@@ -40,6 +40,13 @@ impl Risk {
     }
 }
 
+/// The number of cases in a thousand.
+impl std::fmt::Display for Risk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 impl Default for Risk {
     fn default() -> Self {
         Self::DEFAULT

@@ -74,7 +74,7 @@ constants! {
     /// Margin: the same for vLLM before 0.17.
     ErrorOlder = 600.0, "MiB";
     /// Margin: the same for what complete logs do not show, by what budgets of vLLM tell.
-    ErrorBudgets = 800.0, "MiB";
+    ErrorBudgets = 760.0, "MiB";
     /// Margin: the same on AMD.
     ErrorAmd = 1400.0, "MiB";
     /// Margin: mean size of the error of weights, as a part of them.

@@ -86,7 +86,8 @@ pub(super) fn stages(
         .stages(facts.layers)
         .map(|stage| {
             let mut parts = Breakdown {
-                weights: weights(facts, parallelism, &stage),
+                weights: weights(facts, parallelism, &stage)
+                    + padded_experts(facts, workload, parallelism, &stage),
                 kv_cache: kv_cache(facts, workload, parallelism, &stage),
                 activation: activation::peak(constants, facts, workload, parallelism, &stage),
                 non_torch: non_torch(constants, workload, parallelism),
@@ -119,6 +120,28 @@ pub(super) fn weights(facts: &ModelFacts, parallelism: Parallelism, stage: &Stag
         share += output;
     }
     share
+}
+
+/// What fp8 experts take more since 0.17: the kernels that serve them want an expert's share of the
+/// width in multiples of 16, or of 128 where there is no gate. Nemotron-3-Nano's 1,856 are padded to
+/// 1,920, and it loads 31.4 GiB instead of 30.5.
+fn padded_experts(
+    facts: &ModelFacts,
+    workload: &Workload,
+    parallelism: Parallelism,
+    stage: &Stage,
+) -> Bytes {
+    let (Quantization::Fp8, Some(moe), Era::Now) =
+        (facts.quantization, facts.moe, Era::of(workload))
+    else {
+        return Bytes::ZERO;
+    };
+    let cut = if parallelism.expert { 1 } else { parallelism.tensor.max(1) };
+    let width = moe.expert_intermediate_size.div_ceil(cut).max(1);
+    let padded = width.next_multiple_of(if facts.gated { 16 } else { 128 });
+    let share = Parts::of(facts).experts.div_ceil(u64::from(parallelism.tensor.max(1)));
+    let held = share.div_ceil(u64::from(facts.layers.max(1))) * u64::from(stage.len());
+    held.scale(f64::from(padded - width) / f64::from(width))
 }
 
 /// The KV cache of what is asked, on a GPU of one stage.
