@@ -3,7 +3,7 @@
 use crate::read::tensors::Class;
 
 /// What a matrix is, as far as quantisation cares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     /// A linear layer: what quantisation is about.
     Linear,

@@ -15,7 +15,12 @@ use super::{
 };
 use crate::{
     Mla, ModelFacts, Tensors,
-    read::{LayerCache, LayerRun, ReadError, fields::Fields, scheme::Scheme, tensors::Class},
+    read::{
+        LayerCache, LayerRun, ReadError,
+        fields::Fields,
+        scheme::{self, Scheme},
+        tensors::Class,
+    },
 };
 
 /// The facts of the language model in `fields`, with the towers that `root` has.
@@ -160,6 +165,7 @@ struct Shape {
     shared: bool,
     indexed: bool,
     crosses: bool,
+    digits: u32,
 }
 
 impl<'a> Model<'a> {
@@ -194,6 +200,7 @@ impl<'a> Model<'a> {
             shared: layer >= self.shared_from,
             indexed: attention::has_indexer(self.indexers, layer),
             crosses: self.crosses(layer),
+            digits: scheme::digits(layer),
         }
     }
 

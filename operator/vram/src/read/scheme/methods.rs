@@ -79,6 +79,36 @@ fn experts(storage: Storage, quantization: Quantization) -> Scheme {
     Scheme { experts_only: true, ..all(storage, quantization) }
 }
 
+/// Modules that are stored otherwise, by how: names are then looked up and not tried, however many
+/// there are.
+#[derive(Default)]
+struct Rules(Vec<(Option<Storage>, Vec<String>)>);
+
+impl Rules {
+    fn add(&mut self, storage: Option<Storage>, pattern: String) -> Result<(), ReadError> {
+        const MOST: usize = 64;
+        match self.0.iter().position(|(known, _)| *known == storage) {
+            Some(at) => self.0[at].1.push(pattern),
+            None if self.0.len() == MOST => {
+                return Err(ReadError::TooLarge {
+                    what: "a list of ways to store a module",
+                    size: MOST as u64 + 1,
+                    limit: MOST as u64,
+                });
+            }
+            None => self.0.push((storage, vec![pattern])),
+        }
+        Ok(())
+    }
+
+    fn done(self) -> Result<Vec<(Patterns, Option<Storage>)>, ReadError> {
+        let of = |(storage, patterns): (_, Vec<String>)| {
+            Ok((Patterns::of(patterns.iter().map(String::as_str))?, storage))
+        };
+        self.0.into_iter().map(of).collect()
+    }
+}
+
 fn unsupported(what: String) -> ReadError {
     ReadError::Unsupported {
         what,
@@ -148,8 +178,9 @@ fn gptq_storage(bits: u32, group: Option<u32>) -> Storage {
 fn gptq(fields: &Fields<'_>) -> Result<Scheme, ReadError> {
     let (bits, group) = grouped(fields)?;
     let mut scheme = all(gptq_storage(bits, group), integers(false, bits, group));
+    let mut rules = Rules::default();
     if fields.flag(&["lm_head"]) == Some(true) {
-        scheme.rules.push((Patterns::of(["lm_head"])?, scheme.main));
+        rules.add(scheme.main, "lm_head".to_owned())?;
     }
     if let Some(Value::Object(dynamic)) = fields.get(&["dynamic"]) {
         // GPTQModel: "-:expression" leaves modules alone, "+:expression" stores them otherwise.
@@ -167,9 +198,10 @@ fn gptq(fields: &Fields<'_>) -> Result<Scheme, ReadError> {
                 }
                 _ => None,
             };
-            scheme.rules.push((Patterns::of([format!("re:{expression}").as_str()])?, storage));
+            rules.add(storage, format!("re:{expression}"))?;
         }
     }
+    scheme.rules = rules.done()?;
     Ok(scheme)
 }
 
@@ -179,14 +211,16 @@ fn auto_round(fields: &Fields<'_>) -> Result<Scheme, ReadError> {
     let storage =
         if as_awq { Storage::integers(bits, group, true) } else { gptq_storage(bits, group) };
     let mut scheme = all(storage, integers(as_awq, bits, group));
+    let mut rules = Rules::default();
     if let Some(Value::Object(extra)) = fields.get(&["extra_config"]) {
         for (name, values) in extra {
             let own_bits = values["bits"].as_u64().unwrap_or(u64::from(bits));
             let own_bits = u32::try_from(own_bits).unwrap_or(16).clamp(1, 16);
             let storage = (own_bits < 16).then(|| Storage::integers(own_bits, group, true));
-            scheme.rules.push((Patterns::of([name.as_str()])?, storage));
+            rules.add(storage, name.clone())?;
         }
     }
+    scheme.rules = rules.done()?;
     Ok(scheme)
 }
 
@@ -240,7 +274,7 @@ fn weights(weights: &Value, format: &str) -> Result<Option<(Storage, Quantizatio
 
 /// Groups of modules, each with its own storage: compressed-tensors, and `ModelOpt` in the same form.
 fn compressed_tensors(fields: &Fields<'_>) -> Result<Scheme, ReadError> {
-    let mut scheme = Scheme::default();
+    let (mut scheme, mut rules) = (Scheme::default(), Rules::default());
     let format = fields.text(&["format"]).unwrap_or_default();
     let groups = fields.object(&["config_groups"]);
     let Some(Value::Object(groups)) = groups.and_then(|_| fields.get(&["config_groups"])) else {
@@ -258,8 +292,8 @@ fn compressed_tensors(fields: &Fields<'_>) -> Result<Scheme, ReadError> {
         if !classes.is_empty() || names.is_empty() {
             scheme.main = stored.map(|(storage, _)| storage);
         }
-        if !names.is_empty() {
-            scheme.rules.push((Patterns::of(names)?, stored.map(|(storage, _)| storage)));
+        for name in names {
+            rules.add(stored.map(|(storage, _)| storage), name.to_owned())?;
         }
         if let Some((_, quantization)) =
             stored.filter(|_| scheme.quantization == Quantization::None)
@@ -267,6 +301,7 @@ fn compressed_tensors(fields: &Fields<'_>) -> Result<Scheme, ReadError> {
             scheme.quantization = quantization;
         }
     }
+    scheme.rules = rules.done()?;
     Ok(scheme)
 }
 
@@ -310,29 +345,25 @@ fn modelopt(fields: &Fields<'_>) -> Result<Scheme, ReadError> {
     }
     let listed = fields.get(&["quantized_layers"]);
     if let Some(Value::Object(layers)) = listed {
-        // By algorithm, so that the many names are looked up and not tried.
-        let mut by_algorithm: Vec<((Storage, Quantization), Vec<&str>)> = Vec::new();
+        let mut rules = Rules::default();
+        let mut smallest: Option<(u64, Quantization)> = None;
         for (module, own) in layers {
             let own_group = own["group_size"].as_u64().and_then(|size| u32::try_from(size).ok());
-            let Some(stored) =
-                algorithm(own["quant_algo"].as_str().unwrap_or_default(), own_group.or(group))
-            else {
+            let name = own["quant_algo"].as_str().unwrap_or_default();
+            let Some((storage, quantization)) = algorithm(name, own_group.or(group)) else {
                 continue;
             };
-            match by_algorithm.iter_mut().find(|(known, _)| *known == stored) {
-                Some((_, modules)) => modules.push(module),
-                None => by_algorithm.push((stored, vec![module])),
+            let size = storage.bytes(4096, 4096, 1);
+            if smallest.is_none_or(|(known, _)| size < known) {
+                smallest = Some((size, quantization));
             }
+            rules.add(Some(storage), module.clone())?;
         }
         // It is called what most of it is: the one in the fewest bits.
-        if let Some(((_, quantization), _)) =
-            by_algorithm.iter().min_by_key(|((storage, _), _)| storage.bytes(4096, 4096, 1))
-        {
-            scheme.quantization = *quantization;
+        if let Some((_, quantization)) = smallest {
+            scheme.quantization = quantization;
         }
-        for ((storage, _), modules) in by_algorithm {
-            scheme.rules.push((Patterns::of(modules)?, Some(storage)));
-        }
+        scheme.rules = rules.done()?;
     } else if scheme.main.is_none() {
         if fields.get(&["config_groups"]).is_none() {
             return Err(unsupported(format!("the quantisation {name:?} of ModelOpt")));
@@ -370,12 +401,14 @@ fn quark(fields: &Fields<'_>) -> Result<Scheme, ReadError> {
         Some((storage, quantization)) => all(storage, quantization),
         None => return Err(unsupported("this quantisation of Quark".to_owned())),
     };
+    let mut rules = Rules::default();
     if let Some(Value::Object(layers)) = fields.get(&["layer_quant_config"]) {
         for (pattern, own) in layers {
             let storage = stored(own)?.map(|(storage, _)| storage);
-            scheme.rules.push((Patterns::of([pattern.as_str()])?, storage));
+            rules.add(storage, pattern.clone())?;
         }
     }
+    scheme.rules = rules.done()?;
     Ok(scheme)
 }
 

@@ -8,6 +8,8 @@ mod methods;
 mod patterns;
 mod storage;
 
+use std::{cell::RefCell, collections::HashMap};
+
 use serde_json::{Map, Value};
 
 use self::{patterns::Patterns, storage::Storage};
@@ -31,6 +33,16 @@ pub(super) struct Scheme {
     ignored: Patterns,
     quantization: Quantization,
     kv_cache: Option<KvDtype>,
+    /// What was looked up already.
+    known: RefCell<HashMap<Key, Option<Storage>>>,
+}
+
+/// A module's name, class and kind, and how many digits its layer's number has.
+type Key = (&'static str, Class, Kind, Option<u32>);
+
+/// How many digits a layer's number has.
+pub(super) fn digits(layer: u32) -> u32 {
+    layer.checked_ilog10().unwrap_or(0)
 }
 
 impl Scheme {
@@ -56,9 +68,9 @@ impl Scheme {
         self.ignored.is_numbered() || self.rules.iter().any(|(rule, _)| rule.is_numbered())
     }
 
-    /// Refuses lists that would take long for so many layers: the longest known take a tenth.
+    /// Refuses lists that would take long for so many layers: the longest known take a fifth.
     pub(super) fn check_work(&self, layers: u32) -> Result<(), ReadError> {
-        const MOST: u64 = 1 << 18;
+        const MOST: u64 = 1 << 16;
         let rules = self.rules.iter().map(|(rule, _)| rule).chain([&self.ignored]);
         let tried: usize = rules.map(Patterns::tried).sum();
         let size = (tried as u64).saturating_mul(u64::from(layers));
@@ -82,6 +94,20 @@ impl Scheme {
         if module.kind == Kind::Small || self.main.is_none() && self.rules.is_empty() {
             return None;
         }
+        if self.varies_by_layer() {
+            return self.look_up(module, layer);
+        }
+        // Patterns without a number can tell two layers apart by how many digits they have only.
+        let key = (module.name, module.class, module.kind, layer.map(digits));
+        if let Some(known) = self.known.borrow().get(&key) {
+            return *known;
+        }
+        let storage = self.look_up(module, layer);
+        self.known.borrow_mut().insert(key, storage);
+        storage
+    }
+
+    fn look_up(&self, module: &Module, layer: Option<u32>) -> Option<Storage> {
         if let Some((_, storage)) =
             self.rules.iter().find(|(rule, _)| rule.mean(module.name, layer))
         {

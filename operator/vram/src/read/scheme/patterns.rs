@@ -28,6 +28,8 @@ pub(super) struct Patterns {
     expressions: Vec<Regex>,
     /// Whether a pattern has a number: it may mean one layer and not another.
     numbered: bool,
+    /// Whether a regular expression asks for a trunk that few models have.
+    nested: bool,
 }
 
 impl Patterns {
@@ -44,6 +46,7 @@ impl Patterns {
         if let Some(expression) = pattern.strip_prefix("re:") {
             // As Python's re.match: from the beginning, not to the end. What this kind of regular
             // expression has no word for (looking ahead) matches nothing.
+            self.nested |= expression.contains("language");
             let anchored = format!("^(?:{expression})");
             let built = RegexBuilder::new(&anchored).size_limit(1 << 16).nest_limit(32).build();
             if let Ok(expression) = built {
@@ -73,7 +76,7 @@ impl Patterns {
     /// How many patterns are tried for each name; a regular expression takes the time of many.
     pub(super) fn tried(&self) -> usize {
         let of_layer = self.layer_globs.values().map(Vec::len).max().unwrap_or(0);
-        self.globs.len() + of_layer + 16 * self.expressions.len()
+        self.globs.len() + of_layer + 32 * self.expressions.len()
     }
 
     /// Whether the list may mean a module of one layer and not that of another.
@@ -103,9 +106,11 @@ impl Patterns {
         if globs.any(|glob| matches_glob(glob, &full)) {
             return true;
         }
+        let nested = self.nested;
         self.expressions.iter().any(|expression| {
+            let trunks = TRUNKS.iter().take(if nested { TRUNKS.len() } else { 1 });
             expression.is_match(&full)
-                || TRUNKS.iter().any(|trunk| expression.is_match(&format!("{trunk}{full}")))
+                || trunks.into_iter().any(|trunk| expression.is_match(&format!("{trunk}{full}")))
         })
     }
 
