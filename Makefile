@@ -172,6 +172,29 @@ $(helm):
 	mv "$(@D).$$$$/helm" "$@"
 	rmdir "$(@D).$$$$"
 
+# On the stable toolchain: libFuzzer with the compiler's own coverage counters, no sanitizer (our code has no unsafe).
+# What is found is left in target/fuzz; what is worth keeping goes into the corpus, which `make test` replays.
+FUZZ_RUNS ?= 10000000
+fuzz_files := $(abspath $(or $(CARGO_TARGET_DIR),target))/fuzz
+fuzz_flags := -Cpasses=sancov-module -Ccodegen-units=1 $(addprefix -Cllvm-args=-sanitizer-coverage-,\
+  level=4 inline-8bit-counters pc-table)
+
+.PHONY: fuzz
+fuzz: ## Fuzz the readers of model files, about an hour (FUZZ_RUNS=10000000 each)
+	@for reader in safetensors gguf config; do
+	  flags='$(fuzz_flags)'
+	  # What is compared with what helps with bytes; JSON is changed as JSON, where it only takes time.
+	  [ $$reader = config ] || flags="$$flags -Cllvm-args=-sanitizer-coverage-trace-compares"
+	  files=$(fuzz_files)/$$reader
+	  CARGO_TARGET_DIR="$$files" RUSTFLAGS="$$flags" nice cargo build --locked --release --bin $$reader \
+	    --manifest-path operator/vram/fuzz/Cargo.toml --target $(target)
+	  mkdir -p "$$files"/{corpus,found}
+	  echo "$$reader: $(FUZZ_RUNS) executions" >&2
+	  nice -n 19 "$$files/$(target)/release/$$reader" -runs=$(FUZZ_RUNS) -max_len=2048 -timeout=10 \
+	    -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0 -artifact_prefix="$$files/found/" \
+	    "$$files/corpus" operator/vram/fuzz/corpus/$$reader
+	done
+
 ##### The images
 
 .PHONY: image
