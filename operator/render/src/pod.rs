@@ -89,7 +89,7 @@ pub fn pod(template: &Template, replica: &Replica, site: &Site) -> Pod {
             tolerations: Some(tolerations(template, site)),
             priority_class_name: Some(template.priority_class.clone()),
             runtime_class_name: template.runtime_class.clone(),
-            image_pull_secrets: pull_secrets(template),
+            image_pull_secrets: pull_secrets(&template.image_pull_secrets),
             restart_policy: Some("Always".to_owned()),
             // The variables of a Service named `vllm` would be read by vLLM as its own.
             enable_service_links: Some(false),
@@ -108,10 +108,9 @@ pub fn pod(template: &Template, replica: &Replica, site: &Site) -> Pod {
     }
 }
 
-pub(crate) fn pull_secrets(template: &Template) -> Option<Vec<LocalObjectReference>> {
-    let names = template.image_pull_secrets.iter();
-    let secrets: Vec<_> = names.map(|name| LocalObjectReference { name: name.clone() }).collect();
-    (!secrets.is_empty()).then_some(secrets)
+pub(crate) fn pull_secrets(names: &[String]) -> Option<Vec<LocalObjectReference>> {
+    let secrets = || names.iter().map(|name| LocalObjectReference { name: name.clone() });
+    (!names.is_empty()).then(|| secrets().collect())
 }
 
 /// Seconds from a pod's deletion until it is killed: what the engine spends before and after its
@@ -231,12 +230,13 @@ pub(crate) fn pod_security(
         // A claim with a terabyte of weights must not be walked at every start.
         fs_group_change_policy: Some("OnRootMismatch".to_owned()),
         supplemental_groups: (!groups.is_empty()).then_some(groups),
-        seccomp_profile: Some(SeccompProfile {
-            type_: "RuntimeDefault".to_owned(),
-            ..SeccompProfile::default()
-        }),
+        seccomp_profile: Some(runtime_default()),
         ..PodSecurityContext::default()
     }
+}
+
+pub(crate) fn runtime_default() -> SeccompProfile {
+    SeccompProfile { type_: "RuntimeDefault".to_owned(), ..SeccompProfile::default() }
 }
 
 /// What every container of the pod is kept from.
@@ -261,18 +261,12 @@ fn container(
     site: &Site,
     mut mounts: Vec<VolumeMount>,
 ) -> Container {
-    mounts.extend(
-        engine
-            .directories()
-            .iter()
-            .map(|directory| (directory.volume, directory.path))
-            .chain([("shm", "/dev/shm")])
-            .map(|(name, path)| VolumeMount {
-                name: name.to_owned(),
-                mount_path: path.to_owned(),
-                ..VolumeMount::default()
-            }),
-    );
+    mounts.extend(engine.directories().iter().map(|directory| directory.mount()));
+    mounts.push(VolumeMount {
+        name: "shm".to_owned(),
+        mount_path: "/dev/shm".to_owned(),
+        ..VolumeMount::default()
+    });
     let mut args = engine.args(template);
     args.extend(template.engine.args.iter().cloned());
     let amounts = amounts(template, replica, site);
@@ -292,11 +286,7 @@ fn container(
             protocol: Some("TCP".to_owned()),
             ..ContainerPort::default()
         }]),
-        resources: Some(ResourceRequirements {
-            requests: Some(amounts.clone()),
-            limits: Some(amounts),
-            ..ResourceRequirements::default()
-        }),
+        resources: Some(guaranteed(amounts)),
         // No probe of life before the start has ended. A start that takes longer than its budget
         // is begun again.
         // Often, so that a small model serves as soon as it has loaded.
@@ -320,6 +310,15 @@ fn container(
 }
 
 /// Requests and limits alike: the Guaranteed class, and GPUs cannot be overcommitted anyway.
+pub(crate) fn guaranteed(amounts: BTreeMap<String, Quantity>) -> ResourceRequirements {
+    ResourceRequirements {
+        requests: Some(amounts.clone()),
+        limits: Some(amounts),
+        ..ResourceRequirements::default()
+    }
+}
+
+/// What the engine takes.
 fn amounts(template: &Template, replica: &Replica, site: &Site) -> BTreeMap<String, Quantity> {
     let resources = template.resources_with(replica.claim.cache.as_ref());
     BTreeMap::from([

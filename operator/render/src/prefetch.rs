@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use berth_crds::names;
 use berth_units::Bytes;
 use k8s_openapi::{
-    api::core::v1::{Container, Pod, PodSpec, ResourceRequirements},
+    api::core::v1::{Container, Pod, PodSpec},
     apimachinery::pkg::api::resource::Quantity,
 };
 
@@ -39,11 +39,7 @@ pub fn prefetch(template: &Template, replica: &Replica, site: &Site) -> Pod {
         ("cpu".to_owned(), Quantity("250m".to_owned())),
         ("memory".to_owned(), Quantity("512Mi".to_owned())),
     ]);
-    let resources = ResourceRequirements {
-        requests: Some(amounts.clone()),
-        limits: Some(amounts),
-        ..ResourceRequirements::default()
-    };
+    let resources = pod::guaranteed(amounts);
     for container in &mut init {
         container.resources = Some(resources.clone());
     }
@@ -76,7 +72,7 @@ pub fn prefetch(template: &Template, replica: &Replica, site: &Site) -> Pod {
             affinity: Some(pin(node)),
             tolerations: Some(tolerations(template, site)),
             priority_class_name: Some(template.priority_class.clone()),
-            image_pull_secrets: pod::pull_secrets(template),
+            image_pull_secrets: pod::pull_secrets(&template.image_pull_secrets),
             restart_policy: Some("OnFailure".to_owned()),
             enable_service_links: Some(false),
             automount_service_account_token: Some(false),

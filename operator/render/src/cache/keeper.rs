@@ -8,16 +8,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use berth_crds::names;
 use k8s_openapi::{
     api::core::v1::{
-        Capabilities, Container, LocalObjectReference, PersistentVolumeClaimVolumeSource, Pod,
-        PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile, SecurityContext,
-        Toleration, Volume, VolumeMount,
+        Capabilities, Container, PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext,
+        PodSpec, SecurityContext, Toleration, Volume, VolumeMount,
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
 use serde::{Deserialize, Serialize};
 
 use super::{Folder, volume::labels};
-use crate::{CacheSite, Site, pod::pin, short_hash::short_hash, source::FETCH};
+use crate::{
+    CacheSite, Site,
+    pod::{container_security, guaranteed, pin, pull_secrets, runtime_default},
+    short_hash::short_hash,
+    source::FETCH,
+};
 
 /// Where the folders of all namespaces are in its container.
 const ROOT: &str = "/cache";
@@ -83,10 +87,7 @@ pub fn keeper(node: &str, work: &Work, site: &Site, cache: &CacheSite) -> Pod {
                 operator: Some("Exists".to_owned()),
                 ..Toleration::default()
             }]),
-            image_pull_secrets: (!cache.pull_secrets.is_empty()).then(|| {
-                let names = cache.pull_secrets.iter();
-                names.map(|name| LocalObjectReference { name: name.clone() }).collect()
-            }),
+            image_pull_secrets: pull_secrets(&cache.pull_secrets),
             restart_policy: Some("OnFailure".to_owned()),
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
@@ -95,10 +96,7 @@ pub fn keeper(node: &str, work: &Work, site: &Site, cache: &CacheSite) -> Pod {
                 run_as_group: Some(0),
                 // It may enter what others of the group made, with no capability for that.
                 supplemental_groups: Some(vec![cache.group]),
-                seccomp_profile: Some(SeccompProfile {
-                    type_: "RuntimeDefault".to_owned(),
-                    ..SeccompProfile::default()
-                }),
+                seccomp_profile: Some(runtime_default()),
                 ..PodSecurityContext::default()
             }),
             containers: vec![Container {
@@ -107,20 +105,13 @@ pub fn keeper(node: &str, work: &Work, site: &Site, cache: &CacheSite) -> Pod {
                 image_pull_policy: Some("IfNotPresent".to_owned()),
                 command: Some(vec![FETCH.to_owned()]),
                 args: Some(args),
-                resources: Some(ResourceRequirements {
-                    requests: Some(amounts.clone()),
-                    limits: Some(amounts),
-                    ..ResourceRequirements::default()
-                }),
+                resources: Some(guaranteed(amounts)),
                 security_context: Some(SecurityContext {
-                    allow_privilege_escalation: Some(false),
-                    privileged: Some(false),
-                    read_only_root_filesystem: Some(true),
                     capabilities: Some(Capabilities {
                         drop: Some(vec!["ALL".to_owned()]),
                         add: Some(vec!["CHOWN".to_owned(), "FOWNER".to_owned()]),
                     }),
-                    ..SecurityContext::default()
+                    ..container_security()
                 }),
                 volume_mounts: Some(vec![VolumeMount {
                     name: "cache".to_owned(),

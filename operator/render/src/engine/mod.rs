@@ -12,6 +12,7 @@ mod vllm;
 
 use berth_crds::llm_deployment::{EngineType, Vendor};
 use berth_units::Bytes;
+use k8s_openapi::api::core::v1::VolumeMount;
 
 pub use log::Startup;
 pub use metrics::Metrics;
@@ -46,6 +47,17 @@ pub struct Directory {
     pub path: &'static str,
     /// The most that it may hold.
     pub size: Bytes,
+}
+
+impl Directory {
+    /// Its volume, at its path.
+    pub(crate) fn mount(self) -> VolumeMount {
+        VolumeMount {
+            name: self.volume.to_owned(),
+            mount_path: self.path.to_owned(),
+            ..VolumeMount::default()
+        }
+    }
 }
 
 /// An argument that a user may not give, by all its names.

@@ -6,20 +6,17 @@
 //! token. Into the node's cache where the cluster has one, shared by all replicas of the namespace
 //! on the node; else into a volume that lives as long as the pod.
 
-use std::collections::BTreeMap;
-
-use berth_units::{Bytes, MilliCpu};
-use k8s_openapi::api::core::v1::{
-    Container, ContainerPort, EnvVar, ResourceRequirements, VolumeMount,
-};
+use berth_units::Bytes;
+use k8s_openapi::api::core::v1::{Container, ContainerPort, EnvVar};
 
 use super::{
     FETCH, Location, MODEL_PATH, Mounted, claimed, download, is_gguf, is_pattern, mount, secret,
+    step,
 };
 use crate::{
     ModelSource, Replica, Site, Template, cache,
-    engine::{self, Format, TMP},
-    pod, quantity,
+    engine::{self, Format},
+    pod,
     short_hash::short_hash,
 };
 
@@ -113,10 +110,6 @@ pub(super) fn mounted(
 }
 
 fn container(args: Vec<String>, template: &Template, site: &Site) -> Container {
-    let amounts = BTreeMap::from([
-        ("cpu".to_owned(), quantity::cpu(template.resources.cpu.min(MilliCpu::cores(2)))),
-        ("memory".to_owned(), quantity::bytes(template.resources.memory.min(Bytes::gib(1)))),
-    ]);
     Container {
         name: CONTAINER.to_owned(),
         image: Some(site.fetch_image.clone()),
@@ -130,23 +123,7 @@ fn container(args: Vec<String>, template: &Template, site: &Site) -> Container {
             protocol: Some("TCP".to_owned()),
             ..ContainerPort::default()
         }]),
-        // Limits like the engine's, or the pod would not be Guaranteed; never more than the
-        // engine's, or the pod would ask for more than the plan knows.
-        resources: Some(ResourceRequirements {
-            requests: Some(amounts.clone()),
-            limits: Some(amounts),
-            ..ResourceRequirements::default()
-        }),
-        security_context: Some(pod::container_security()),
-        volume_mounts: Some(vec![
-            mount(false),
-            VolumeMount {
-                name: TMP.volume.to_owned(),
-                mount_path: TMP.path.to_owned(),
-                ..VolumeMount::default()
-            },
-        ]),
-        ..Container::default()
+        ..step(template, Bytes::gib(1))
     }
 }
 

@@ -10,8 +10,10 @@ mod oci;
 mod pvc;
 mod s3;
 
+use std::collections::BTreeMap;
+
 use berth_crds::llm_deployment::Model;
-use berth_units::Bytes;
+use berth_units::{Bytes, MilliCpu};
 use k8s_openapi::api::core::v1::{
     Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, PersistentVolumeClaimVolumeSource,
     SecretKeySelector, Volume, VolumeMount,
@@ -20,7 +22,9 @@ use k8s_openapi::api::core::v1::{
 pub use hub::{CONTAINER as FETCH_CONTAINER, PORT as FETCH_PORT};
 pub use s3::IMAGE as S3_IMAGE;
 
-use crate::{CachedModel, ModelSource, Replica, Site, Template, quantity, resources};
+use crate::{
+    CachedModel, ModelSource, Replica, Site, Template, engine::TMP, pod, quantity, resources,
+};
 
 /// Where the model's files are in the container: whatever is large is in this one place.
 pub const MODEL_PATH: &str = "/model";
@@ -235,6 +239,22 @@ fn claimed(claim: String) -> Volume {
 fn download_limit(template: &Template) -> Bytes {
     let rest = template.resources.ephemeral_storage - resources::room(template.engine.type_);
     rest.max(resources::download_size(template.weight_bytes))
+}
+
+/// What the steps that download have in common, each with so much memory at most. Limits are like
+/// the engine's, or the pod would not be Guaranteed; never more than the engine's, or the pod would
+/// ask for more than the plan knows.
+fn step(template: &Template, memory: Bytes) -> Container {
+    let amounts = BTreeMap::from([
+        ("cpu".to_owned(), quantity::cpu(template.resources.cpu.min(MilliCpu::cores(2)))),
+        ("memory".to_owned(), quantity::bytes(template.resources.memory.min(memory))),
+    ]);
+    Container {
+        resources: Some(pod::guaranteed(amounts)),
+        security_context: Some(pod::container_security()),
+        volume_mounts: Some(vec![mount(false), TMP.mount()]),
+        ..Container::default()
+    }
 }
 
 fn mount(read_only: bool) -> VolumeMount {

@@ -5,13 +5,11 @@
 //! for every engine, shows as its own line in `kubectl get pod` (`Init:0/1`), and a restarted
 //! engine finds the files in place. What it costs is the disk and the time of one copy.
 
-use std::collections::BTreeMap;
+use berth_units::Bytes;
+use k8s_openapi::api::core::v1::{Container, EnvVar};
 
-use berth_units::{Bytes, MilliCpu};
-use k8s_openapi::api::core::v1::{Container, EnvVar, ResourceRequirements, VolumeMount};
-
-use super::{MODEL_PATH, Mounted, download, is_gguf, mount, secret};
-use crate::{ModelSource, Template, engine::TMP, pod, quantity};
+use super::{MODEL_PATH, Mounted, download, is_gguf, mount, secret, step};
+use crate::{ModelSource, Template, engine::TMP, pod};
 
 /// The image with the AWS command line that copies.
 pub const IMAGE: &str = "docker.io/amazon/aws-cli:2.37.5";
@@ -63,10 +61,6 @@ fn copy(bucket: &str, prefix: &str, files: Option<&str>, template: &Template) ->
         // Never with whatever credentials the node may have: those are not the tenant's.
         args.push("--no-sign-request".to_owned());
     }
-    let amounts = BTreeMap::from([
-        ("cpu".to_owned(), quantity::cpu(template.resources.cpu.min(MilliCpu::cores(2)))),
-        ("memory".to_owned(), quantity::bytes(template.resources.memory.min(Bytes::gib(2)))),
-    ]);
     Container {
         name: "download".to_owned(),
         image: Some(IMAGE.to_owned()),
@@ -74,23 +68,7 @@ fn copy(bucket: &str, prefix: &str, files: Option<&str>, template: &Template) ->
         command: Some(vec!["aws".to_owned()]),
         args: Some(args),
         env: Some(environment(template.source_secret.as_deref())),
-        // Limits like the engine's, or the pod would not be Guaranteed; never more than the
-        // engine's, or the pod would ask for more than the plan knows.
-        resources: Some(ResourceRequirements {
-            requests: Some(amounts.clone()),
-            limits: Some(amounts),
-            ..ResourceRequirements::default()
-        }),
-        security_context: Some(pod::container_security()),
-        volume_mounts: Some(vec![
-            mount(false),
-            VolumeMount {
-                name: TMP.volume.to_owned(),
-                mount_path: TMP.path.to_owned(),
-                ..VolumeMount::default()
-            },
-        ]),
-        ..Container::default()
+        ..step(template, Bytes::gib(2))
     }
 }
 
