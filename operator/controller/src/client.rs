@@ -84,6 +84,15 @@ impl From<kube::Error> for WriteError {
     }
 }
 
+/// Something that is gone already need not be written or deleted.
+pub fn gone(result: Result<(), WriteError>) -> Result<(), WriteError> {
+    match result {
+        // A conflict on a precondition: another object bears the name now.
+        Err(WriteError::NotFound(_) | WriteError::Conflict(_)) => Ok(()),
+        other => other,
+    }
+}
+
 /// Writes, each guarded by the lease, and the reads that go with them.
 #[derive(Clone)]
 pub struct Writer {

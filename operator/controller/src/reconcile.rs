@@ -127,6 +127,11 @@ fn to(what: &'static str) -> impl FnOnce(WriteError) -> Error {
     move |source| Error::Write { what, source }
 }
 
+/// The sooner of two looks.
+fn sooner(known: Option<Duration>, wait: Duration) -> Duration {
+    known.map_or(wait, |known| known.min(wait))
+}
+
 /// What is there.
 struct Observed {
     deployment: Arc<LLMDeployment>,
@@ -188,7 +193,7 @@ async fn steps(deployment: &Arc<LLMDeployment>, context: &Context) -> Result<Act
     let (misfits, problem) = carry_out(&observed, &target, decided, context).await?;
     if problem.is_some() {
         // A quota, a webhook of somebody else's: nothing tells when it would be taken.
-        again = Some(again.map_or(REFUSED_AGAIN, |again| again.min(REFUSED_AGAIN)));
+        again = Some(sooner(again, REFUSED_AGAIN));
     }
     let outcome = Outcome { misfits, problem, waits };
     tell(&observed, &target, &outcome, context).await?;

@@ -22,7 +22,7 @@ use super::{
     volumes::provide,
 };
 use crate::{
-    client::WriteError,
+    client::{WriteError, gone},
     reconcile::{Context, revisions},
     world::State,
 };
@@ -118,11 +118,4 @@ fn users(state: &State, node: &NodeName) -> Vec<User> {
             })
         })
         .collect()
-}
-
-fn gone(result: Result<(), WriteError>) -> Result<(), WriteError> {
-    match result {
-        Err(WriteError::NotFound(_) | WriteError::Conflict(_)) => Ok(()),
-        other => other,
-    }
 }

@@ -11,7 +11,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::Context;
-use crate::client::WriteError;
+use crate::client::{WriteError, gone};
 
 /// What became of a pod that was to be created.
 #[derive(Debug)]
@@ -228,15 +228,6 @@ fn says_all_of(want: &Value, have: &Value) -> bool {
                 && want.iter().zip(have).all(|(want, have)| says_all_of(want, have))
         }
         (want, have) => want == have,
-    }
-}
-
-/// Something that is gone already need not be written or deleted.
-fn gone(result: Result<(), WriteError>) -> Result<(), WriteError> {
-    match result {
-        // A conflict on a precondition: another object bears the name now.
-        Err(WriteError::NotFound(_) | WriteError::Conflict(_)) => Ok(()),
-        other => other,
     }
 }
 

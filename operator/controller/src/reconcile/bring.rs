@@ -1,12 +1,15 @@
 //! Before a replica makes way for its successor on the same GPUs, the successor's image and model
 //! are brought onto the node. Pure.
 
-use std::time::Duration;
-
 use berth_planner::NodeName;
 use berth_render::prefetch;
 
-use super::{Observed, intend::Need, placing::Placed, reason::Reason};
+use super::{
+    Observed,
+    intend::{Need, seconds},
+    placing::Placed,
+    reason::Reason,
+};
 use crate::{
     reconcile::Context,
     world::{
@@ -86,8 +89,4 @@ pub(super) fn superfluous(
     all.filter(|one| Some(one.revision.as_str()) != revision || !outdated(&one.node))
         .cloned()
         .collect()
-}
-
-fn seconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }

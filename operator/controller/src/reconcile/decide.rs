@@ -23,6 +23,7 @@ use super::{
     reason::Reason,
     resolve::priority_class,
     revisions::{Target, kept},
+    sooner,
 };
 use crate::{
     cache::shelves::cache_key,
@@ -54,7 +55,7 @@ impl Decided {
     /// A placement waits until image and model are on its node. It is looked at again in time to see
     /// that nothing can be brought there.
     fn wait(&mut self, way: Bring, need: Need, placed: Placed, freeze: bool, again: Duration) {
-        self.again = Some(self.again.map_or(again, |known| known.min(again)));
+        self.again = Some(sooner(self.again, again));
         if let Bring::Wait(reason, message) = way {
             self.waits = Some((reason, message));
             return;

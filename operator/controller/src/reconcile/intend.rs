@@ -14,6 +14,7 @@ use std::{
 use berth_crds::llm_deployment::ReplicaPlacement;
 use berth_planner::NodeName;
 
+use super::sooner;
 use crate::world::pod::{Progress, Replica};
 
 /// What shall be.
@@ -45,7 +46,7 @@ pub struct Intent {
 
 impl Intent {
     fn look_again_in(&mut self, wait: Duration) {
-        self.again = Some(self.again.map_or(wait, |known| known.min(wait)));
+        self.again = Some(sooner(self.again, wait));
     }
 }
 
@@ -338,6 +339,7 @@ fn attempt(slot: &Slot, recorded: Option<&ReplicaPlacement>) -> u32 {
     slot.attempts.max(remembered)
 }
 
-fn seconds(duration: Duration) -> i64 {
+/// Whole seconds.
+pub(super) fn seconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }

@@ -195,29 +195,34 @@ pub fn key(pod: &Pod) -> PodKey {
     PodKey::new(pod.namespace().unwrap_or_default(), pod.name_any())
 }
 
-/// Reads a pod of ours: one whose controller is an LLMDeployment, which bears the name that its
-/// labels spell, and whose claim can be read. Anything else is a pod of somebody else.
-pub fn replica(pod: &Pod) -> Option<Replica> {
+/// The LLMDeployment that controls a pod.
+pub(super) fn deployment(pod: &Pod) -> Option<DeploymentId> {
     let owner = pod.owner_references().iter().find(|owner| {
         owner.controller == Some(true)
             && owner.kind == LLMDeployment::kind(&())
             && owner.api_version == LLMDeployment::api_version(&())
     })?;
+    Some(DeploymentId::new(pod.namespace()?, owner.name.clone(), owner.uid.clone()))
+}
+
+/// Reads a pod of ours: one whose controller is an LLMDeployment, which bears the name that its
+/// labels spell, and whose claim can be read. Anything else is a pod of somebody else.
+pub fn replica(pod: &Pod) -> Option<Replica> {
+    let deployment = deployment(pod)?;
     let number = |label: &str| pod.labels().get(label)?.parse::<u32>().ok();
     let revision = pod.labels().get(names::LABEL_REVISION)?.clone();
     let replica = number(names::LABEL_REPLICA)?;
     let rank = number(names::LABEL_RANK)?;
     let attempt = number(names::LABEL_ATTEMPT)?;
-    let spelled = berth_render::pod_name(&owner.name, &revision, replica, rank, attempt);
+    let spelled = berth_render::pod_name(&deployment.name, &revision, replica, rank, attempt);
     if pod.name_any() != spelled {
         return None;
     }
     let claim = serde_json::from_str(pod.annotations().get(names::ANNOTATION_CLAIM)?).ok()?;
-    let namespace = pod.namespace()?;
     Some(Replica {
         key: key(pod),
         uid: pod.uid()?,
-        deployment: DeploymentId::new(namespace, owner.name.clone(), owner.uid.clone()),
+        deployment,
         revision,
         replica,
         attempt,

@@ -1,11 +1,11 @@
 //! Pods that bring a revision's image and model onto a node, as far as deciding looks at them. Pure.
 
-use berth_crds::{LLMDeployment, names};
+use berth_crds::names;
 use berth_planner::{CacheKey, DeploymentId, NodeName, PodKey};
 use berth_render::prefetch::CONTAINER;
 use berth_units::Bytes;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
 
 use super::pod::{self, Progress};
 use crate::cache::shelves::cache_key;
@@ -49,13 +49,8 @@ pub enum Bringing {
 
 /// Reads such a pod of ours.
 pub fn prefetch(pod: &Pod) -> Option<Prefetch> {
-    let owner = pod.owner_references().iter().find(|owner| {
-        owner.controller == Some(true)
-            && owner.kind == LLMDeployment::kind(&())
-            && owner.api_version == LLMDeployment::api_version(&())
-    })?;
+    let deployment = pod::deployment(pod)?;
     let revision = pod.labels().get(names::LABEL_PREFETCH)?.clone();
-    let namespace = pod.namespace()?;
     let claim: Option<berth_render::Claim> = pod
         .annotations()
         .get(names::ANNOTATION_CLAIM)
@@ -66,8 +61,8 @@ pub fn prefetch(pod: &Pod) -> Option<Prefetch> {
         node: NodeName::from(pod::pinned_node(pod)?),
         cache: claim
             .and_then(|claim| claim.cache)
-            .map(|model| (cache_key(&namespace, &model.directory), model.bytes)),
-        deployment: DeploymentId::new(namespace, owner.name.clone(), owner.uid.clone()),
+            .map(|model| (cache_key(&deployment.namespace, &model.directory), model.bytes)),
+        deployment,
         revision,
         state: state(pod),
     })
