@@ -2,6 +2,7 @@
 
 use std::{env, net::SocketAddr, path::PathBuf, time::Duration};
 
+use berth_inspect::redirects::Redirects;
 use clap::{ArgGroup, Args as Group, Parser, Subcommand};
 use reqwest::Url;
 
@@ -173,6 +174,7 @@ impl HubArgs {
                 token,
                 timeout: self.timeout,
                 authorities: Authorities { file: self.ca_file.clone(), pem: self.ca_pem.clone() },
+                redirects: Redirects::Anywhere,
             },
             policy: Policy { attempts: self.attempts, pause: self.pause },
         })

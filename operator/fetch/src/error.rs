@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
+use berth_inspect::InspectError;
 use berth_units::Bytes;
 
 use crate::wait::Span;
@@ -9,9 +10,9 @@ use crate::wait::Span;
 /// A reason that ends the step. Its text is one sentence: what, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A wrong argument.
-    #[error("{0}")]
-    Usage(String),
+    /// The hub, or what was asked of it.
+    #[error(transparent)]
+    Source(#[from] InspectError),
     /// No network is allowed, and the files are not there.
     #[error(
         "--offline is set and the files are not in the cache: {directory} {found}, not {wanted}"
@@ -24,30 +25,6 @@ pub enum Error {
         /// What should be.
         wanted: String,
     },
-    /// 401 or 403.
-    #[error(
-        "{host} refuses {what} ({status}): {}",
-        if *token {
-            "the token in spec.model.secretRef may not read it, has expired, or its owner has not \
-             accepted the model's licence"
-        } else {
-            "it is gated or private, or does not exist; give spec.model.secretRef a secret with a \
-             token that may read it"
-        }
-    )]
-    Denied {
-        /// Who refuses.
-        host: String,
-        /// The repository or the file.
-        what: String,
-        /// The status.
-        status: u16,
-        /// Whether a token was sent.
-        token: bool,
-    },
-    /// 404, or no file that is wanted.
-    #[error("{0}")]
-    NotFound(String),
     /// No room.
     #[error(
         "the volume of {directory} is full: {needed} more are needed and {free} are free; give it \
@@ -76,32 +53,6 @@ pub enum Error {
         /// What came.
         actual: String,
     },
-    /// The network or the mirror failed again and again.
-    #[error("gave up on {what} from {host} after {attempts} attempt{}: {cause}", if *attempts == 1 { "" } else { "s" })]
-    GaveUp {
-        /// The repository or the file.
-        what: String,
-        /// Who should have sent it.
-        host: String,
-        /// How often it was tried in a row.
-        attempts: u32,
-        /// What was wrong the last time.
-        cause: Cause,
-    },
-    /// A certificate that nobody vouches for.
-    #[error(
-        "the certificate of {host} is not trusted ({why}); give the authority that signed it with \
-         --ca-file or in HUB_CA_PEM"
-    )]
-    Untrusted {
-        /// Whose certificate.
-        host: String,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// An answer that no hub gives.
-    #[error("{0}")]
-    Nonsense(String),
     /// The directory belongs to another model.
     #[error("{directory} {found}, not {wanted}; give each of them a directory of its own")]
     Occupied {
@@ -187,16 +138,11 @@ impl Error {
             | Self::NotWritable { .. }
             | Self::NoFolder { .. }
             | Self::Damaged { .. } => 1,
-            Self::Usage(_) => 2,
+            Self::Source(error) => source(error),
             Self::Offline { .. } => 10,
-            Self::Denied { .. } => 11,
-            Self::NotFound(_) => 12,
             Self::DiskFull { .. } => 13,
             Self::Checksum { .. } => 14,
-            Self::GaveUp { .. } => 15,
-            Self::Nonsense(_) => 16,
             Self::Occupied { .. } => 17,
-            Self::Untrusted { .. } => 18,
             Self::NotOneFile(_) => 19,
             Self::NotPrepared { .. } => 20,
             Self::InUse(_) => 21,
@@ -206,53 +152,16 @@ impl Error {
     }
 }
 
-/// What may be better the next time.
-#[derive(Debug, thiserror::Error)]
-pub enum Cause {
-    /// No connection, or none that holds until an answer.
-    #[error("no connection ({0})")]
-    Connection(String),
-    /// Nothing came for too long.
-    #[error("the mirror is too slow, not one byte came for {} s", .0.as_secs_f64())]
-    Stalled(Duration),
-    /// The answer ended early.
-    #[error("the connection was cut after {at} of {of} bytes")]
-    Cut {
-        /// Bytes that are there.
-        at: u64,
-        /// Bytes of the whole file.
-        of: u64,
-    },
-    /// 429.
-    #[error("there were too many requests for its liking (429)")]
-    Throttled,
-    /// 5xx and their like.
-    #[error("it answered {0}")]
-    Status(u16),
-}
-
-/// Why one attempt failed: what may be better the next time, and what will not.
-#[derive(Debug)]
-pub enum Failure {
-    /// Worth another attempt.
-    Transient {
-        /// What was wrong.
-        cause: Cause,
-        /// How long the server asks to be left alone.
-        retry_after: Option<Duration>,
-    },
-    /// Not worth another attempt.
-    Permanent(Error),
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Permanent(error)
-    }
-}
-
-impl From<Cause> for Failure {
-    fn from(cause: Cause) -> Self {
-        Self::Transient { cause, retry_after: None }
+fn source(error: &InspectError) -> u8 {
+    match error {
+        InspectError::Io { .. } => 1,
+        InspectError::Usage(_) => 2,
+        InspectError::Denied { .. } => 11,
+        InspectError::NotFound(_) => 12,
+        InspectError::GaveUp { .. } => 15,
+        InspectError::Nonsense(_) | InspectError::Redirected { .. } => 16,
+        InspectError::Untrusted { .. } => 18,
+        InspectError::NotAModel { .. } => 22,
+        InspectError::Unreadable { .. } | InspectError::TooMuch { .. } => 23,
     }
 }

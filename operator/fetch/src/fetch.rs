@@ -6,6 +6,11 @@ use std::{
     time::Duration,
 };
 
+use berth_inspect::{
+    InspectError,
+    listing::{Listed, Snapshot},
+    remote::Remote,
+};
 use berth_units::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -15,9 +20,7 @@ use crate::{
     http::Http,
     hub::Hub,
     layout::Layout,
-    link,
-    listing::{Listed, Snapshot},
-    lock,
+    link, lock,
     manifest::{Entry, Manifest, Selection, has_size, sync_directory},
     name::{Commit, FileName, Repository, Revision},
     partial::Wanted,
@@ -124,7 +127,7 @@ impl Request {
             match error {
                 SelectError::Parts { .. } | SelectError::Several { .. } => Error::NotOneFile(text),
                 SelectError::Ambiguous { .. } if self.one_file => Error::NotOneFile(text),
-                _ => Error::NotFound(text),
+                _ => InspectError::NotFound(text).into(),
             }
         };
         let chosen =
@@ -233,8 +236,10 @@ async fn download(
     progress: &Progress,
 ) -> Result<Manifest, Error> {
     let http = Http::new(request.settings.clone())?;
-    let hub =
-        Hub { http: &http, repository: &request.repository, policy: request.policy, progress };
+    let retried = || progress.retried();
+    let (repository, policy) = (&request.repository, request.policy);
+    let remote = Remote { http: &http, repository, policy, retried: &retried };
+    let hub = Hub { remote, progress };
     let snapshot = hub.snapshot(&request.revision).await?;
     let mut manifest = compatible(request, layout, &snapshot)?;
     tracing::info!(
@@ -317,8 +322,8 @@ fn expect(
     progress: &Progress,
 ) -> Result<Vec<Wanted>, Error> {
     let total = wanted.iter().try_fold(0_u64, |sum, file| sum.checked_add(file.size));
-    let total =
-        total.ok_or_else(|| Error::Nonsense("all files together are too large".to_owned()))?;
+    let total = total
+        .ok_or_else(|| InspectError::Nonsense("all files together are too large".to_owned()))?;
     progress.expect(total, wanted.len());
     wanted.retain(|file| {
         let there = manifest.entry(&file.name).is_some_and(|entry| {

@@ -7,10 +7,8 @@
 //! `.berth/manifest.json`, written last: where it is, all files are, and nothing is asked of the
 //! network again.
 //!
-//! [`fetch`] tells the story; [`name`], [`pattern`], [`select`], [`listing`], [`checksum`] and
-//! [`retry`] are pure; [`settings`], [`tls`], [`http`], [`hub`] and [`transfer`] talk to the hub;
-//! [`partial`], [`manifest`], [`link`], [`lock`], [`wait`] and [`disk`] to the
-//! volume.
+//! [`fetch`] tells the story; [`hub`] and [`transfer`] talk to the hub, by what `berth-inspect` knows
+//! of hubs; [`partial`], [`manifest`], [`link`], [`lock`], [`wait`] and [`disk`] to the volume.
 //!
 //! # Exit codes
 //!
@@ -36,27 +34,20 @@
 //! The last line on stderr says it in one sentence, and so does the termination message.
 
 pub mod args;
-pub mod checksum;
 pub mod disk;
 pub mod error;
 pub mod fetch;
-pub mod http;
 pub mod hub;
 pub mod keep;
 pub mod layout;
 pub mod link;
-pub mod listing;
 pub mod lock;
 pub mod manifest;
 pub mod metrics;
-pub mod name;
 pub mod partial;
-pub mod pattern;
 pub mod progress;
-pub mod retry;
-pub mod select;
-pub mod settings;
-pub mod tls;
 pub mod transfer;
 pub mod verify;
 pub mod wait;
+
+pub use berth_inspect::{checksum, http, name, retry, select, settings};

@@ -18,6 +18,7 @@ use berth_fetch::{
     transfer::blocking,
     verify::verify,
 };
+use berth_inspect::InspectError;
 use clap::Parser;
 use rustix::{fs::Mode, process::umask};
 use tokio::signal::unix::{SignalKind, signal};
@@ -64,7 +65,8 @@ async fn run(command: Command) -> Result<String, Error> {
 
 async fn download(args: &HubArgs) -> Result<String, Error> {
     let request = args.request()?;
-    let unusable = |error: prometheus::Error| Error::Usage(error.to_string());
+    let unusable =
+        |error: prometheus::Error| -> Error { InspectError::Usage(error.to_string()).into() };
     let progress = Arc::new(Progress::new().map_err(unusable)?);
     if let Some(address) = args.listen {
         tokio::spawn(metrics::serve(address, Arc::clone(&progress)));

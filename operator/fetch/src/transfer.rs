@@ -6,14 +6,18 @@
 use std::fs;
 
 use axum::body::Bytes;
+use berth_inspect::{
+    InspectError,
+    error::{Cause, Failure},
+    http::Answer,
+};
 use berth_units::Bytes as Size;
 use reqwest::{StatusCode, header};
 use tokio::sync::mpsc;
 
 use crate::{
-    error::{Cause, Error, Failure},
-    http::Answer,
-    hub::{Hub, pause},
+    error::Error,
+    hub::Hub,
     layout::Layout,
     manifest::Entry,
     name::Commit,
@@ -86,8 +90,7 @@ impl Transfer<'_> {
             if let Err(failure) = received {
                 let brought = partial.length().saturating_sub(before);
                 kept = Some(partial);
-                let (what, host) = (self.hub.what(&wanted.name), self.hub.http.host());
-                pause(failure, &mut attempts, brought, &what, &host, self.progress).await?;
+                self.hub.pause(failure, &mut attempts, brought, &wanted.name).await?;
                 continue;
             }
             let finished = blocking(move || partial.finish()).await;
@@ -99,7 +102,7 @@ impl Transfer<'_> {
                 Err(mismatch) if wrong_before => {
                     return Err(Error::Checksum {
                         file: wanted.name.to_string(),
-                        host: self.hub.http.host(),
+                        host: self.hub.remote.http.host(),
                         expected: mismatch.expected.to_string(),
                         actual: mismatch.actual.to_string(),
                     });
@@ -181,7 +184,7 @@ impl Transfer<'_> {
         queue: mpsc::Sender<Bytes>,
         counted: &mut FileProgress<'_>,
     ) -> Result<(), Failure> {
-        let timeout = self.hub.http.timeout();
+        let timeout = self.hub.remote.http.timeout();
         let mut came = 0;
         loop {
             let piece = match tokio::time::timeout(timeout, answer.response.chunk()).await {
@@ -196,7 +199,7 @@ impl Transfer<'_> {
             };
             came += piece.len() as u64;
             if came > missing {
-                return Err(Error::Nonsense(format!(
+                return Err(InspectError::Nonsense(format!(
                     "{} sends more of {} than the {} bytes it has",
                     answer.host, wanted.name, wanted.size
                 ))
@@ -212,11 +215,11 @@ impl Transfer<'_> {
 }
 
 /// The byte at which an answer starts: the one that was asked for, or the first.
-fn start(answer: &Answer, wanted: &Wanted, from: u64) -> Result<u64, Error> {
+fn start(answer: &Answer, wanted: &Wanted, from: u64) -> Result<u64, InspectError> {
     let Answer { response, host, .. } = answer;
     let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
     let wrong = |what: &str| {
-        Error::Nonsense(format!(
+        InspectError::Nonsense(format!(
             "{host} answers with {what} of {}, which has {} bytes",
             wanted.name, wanted.size
         ))

@@ -11,15 +11,15 @@ use rustls::{
     },
 };
 
-use crate::{error::Error, settings::Authorities};
+use crate::{error::InspectError, settings::Authorities};
 
 /// TLS with ring.
-pub fn config(authorities: &Authorities) -> Result<ClientConfig, Error> {
+pub fn config(authorities: &Authorities) -> Result<ClientConfig, InspectError> {
     // What cannot be read of the system's is left out: it may not be needed.
     let system = rustls_native_certs::load_native_certs().certs;
     Ok(ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| Error::Usage(format!("no TLS: {error}")))?
+        .map_err(|error| InspectError::Usage(format!("no TLS: {error}")))?
         .with_root_certificates(roots(system, authorities)?)
         .with_no_client_auth())
 }
@@ -29,7 +29,7 @@ pub fn config(authorities: &Authorities) -> Result<ClientConfig, Error> {
 fn roots(
     system: Vec<CertificateDer<'static>>,
     authorities: &Authorities,
-) -> Result<RootCertStore, Error> {
+) -> Result<RootCertStore, InspectError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(system);
     if roots.is_empty() {
@@ -54,8 +54,9 @@ fn add(
         impl Iterator<Item = Result<CertificateDer<'static>, pem::Error>>,
         pem::Error,
     >,
-) -> Result<(), Error> {
-    let wrong = |why: &dyn fmt::Display| Error::Usage(format!("{what} cannot be used: {why}"));
+) -> Result<(), InspectError> {
+    let wrong =
+        |why: &dyn fmt::Display| InspectError::Usage(format!("{what} cannot be used: {why}"));
     let before = roots.len();
     for certificate in certificates.map_err(|error| wrong(&error))? {
         let certificate = certificate.map_err(|error| wrong(&error))?;

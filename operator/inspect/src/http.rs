@@ -14,7 +14,10 @@ use reqwest::{
 
 use crate::{
     checksum::Checksum,
-    error::{Cause, Error, Failure},
+    error::{Cause, Failure, InspectError},
+    meter::Meter,
+    model::Piece,
+    redirects::{Guard, Inside},
     settings::{Settings, Token},
     tls,
 };
@@ -26,9 +29,11 @@ const MAX_REDIRECTS: usize = 10;
 const CONNECT: Duration = Duration::from_secs(20);
 
 /// A client of one hub.
+#[derive(Clone)]
 pub struct Http {
     client: Client,
     settings: Settings,
+    guard: Option<Guard>,
 }
 
 /// What is asked for.
@@ -36,6 +41,10 @@ pub struct Http {
 pub enum Ask {
     /// The content, from this byte on.
     Content(u64),
+    /// Of the content, the bytes from the first to before the second.
+    Range(u64, u64),
+    /// A document in one of these formats.
+    Document(&'static str),
     /// Headers only.
     Headers,
 }
@@ -93,26 +102,41 @@ pub struct Refused {
     pub code: Option<String>,
     /// Whether the token was sent.
     pub token: bool,
+    /// What a registry asks for (`WWW-Authenticate`).
+    pub challenge: Option<String>,
 }
 
 impl Http {
     /// A client; reads certificates.
-    pub fn new(settings: Settings) -> Result<Self, Error> {
+    pub fn new(settings: Settings) -> Result<Self, InspectError> {
         let tls = tls::config(&settings.authorities)?;
-        let client = Client::builder()
+        let guard = Guard::new(&settings.endpoint, &settings.redirects);
+        let mut client = Client::builder()
             .tls_backend_preconfigured(tls)
             .redirect(Policy::none())
             .referer(false)
             .connect_timeout(CONNECT.min(settings.timeout))
-            .user_agent(concat!("berth-fetch/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| Error::Usage(format!("no HTTP client: {}", error.without_url())))?;
-        Ok(Self { client, settings })
+            .user_agent(concat!("berth/", env!("CARGO_PKG_VERSION")));
+        if let Some(guard) = &guard {
+            // A proxy would resolve names by itself, and they would not be those that were checked.
+            client = client.dns_resolver(guard.clone()).no_proxy();
+        }
+        let client = client.build().map_err(|error| {
+            InspectError::Usage(format!("no HTTP client: {}", error.without_url()))
+        })?;
+        Ok(Self { client, settings, guard })
     }
 
     /// Who the hub is, for people.
     pub fn host(&self) -> String {
         host(&self.settings.endpoint)
+    }
+
+    /// The same, with another token.
+    #[must_use]
+    pub fn with_token(&self, token: Token) -> Self {
+        let settings = Settings { token: Some(token), ..self.settings.clone() };
+        Self { settings, ..self.clone() }
     }
 
     /// How long nothing may come.
@@ -134,7 +158,7 @@ impl Http {
         &self,
         mut url: Url,
         ask: Ask,
-        refused: impl Fn(Refused) -> Error,
+        refused: impl Fn(Refused) -> InspectError,
     ) -> Result<Answer, Failure> {
         let home = self.settings.endpoint.origin();
         // Once away from the hub the token stays behind, even if the way leads back.
@@ -154,13 +178,17 @@ impl Http {
                 return Err(refusal(&response, host, token, refused));
             }
             url = target(&url, &response)?;
+            if let Some(why) = self.guard.as_ref().and_then(|guard| guard.refuses(&url)) {
+                let target = self::host(&url);
+                return Err(InspectError::Redirected { host, target, why }.into());
+            }
             at_home &= url.origin() == home;
             // Signed addresses are signed for one method.
             if matches!(ask, Ask::Headers) && !at_home {
                 return Ok(Answer { response, host, linked });
             }
         }
-        Err(Error::Nonsense(format!(
+        Err(InspectError::Nonsense(format!(
             "{} redirects in a circle, or more than {MAX_REDIRECTS} times",
             self.host()
         ))
@@ -169,75 +197,171 @@ impl Http {
 
     async fn send(&self, url: &Url, ask: Ask, at_home: bool) -> Result<Response, Failure> {
         let method = match ask {
-            Ask::Content(_) => Method::GET,
             Ask::Headers => Method::HEAD,
+            Ask::Content(_) | Ask::Range(..) | Ask::Document(_) => Method::GET,
         };
         let mut request = self
             .client
             .request(method, url.clone())
             // Compressed, no byte would be where it is asked for.
             .header(header::ACCEPT_ENCODING, "identity");
-        if let Ask::Content(from @ 1..) = ask {
-            request = request.header(header::RANGE, format!("bytes={from}-"));
+        match ask {
+            Ask::Content(from @ 1..) => {
+                request = request.header(header::RANGE, format!("bytes={from}-"));
+            }
+            Ask::Range(from, to) => {
+                let last = to.saturating_sub(1);
+                request = request.header(header::RANGE, format!("bytes={from}-{last}"));
+            }
+            Ask::Document(formats) => request = request.header(header::ACCEPT, formats),
+            Ask::Content(_) | Ask::Headers => {}
         }
         if let Some(Token(token)) = self.settings.token.as_ref().filter(|_| at_home) {
             request = request.header(header::AUTHORIZATION, token.clone());
         }
         match tokio::time::timeout(self.settings.timeout, request.send()).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(unreachable(&error, host(url))),
+            Ok(Err(error)) => Err(self.unreachable(&error, url)),
             Err(_) => Err(Cause::Stalled(self.settings.timeout).into()),
         }
     }
 
-    /// The whole content, which must not be larger than `limit`.
-    pub async fn content(&self, mut answer: Answer, limit: usize) -> Result<Vec<u8>, Failure> {
+    /// The whole content, which must not be larger than `limit`; `what` is meant for people.
+    pub async fn content(
+        &self,
+        answer: Answer,
+        limit: usize,
+        what: &str,
+        meter: &Meter,
+    ) -> Result<Vec<u8>, Failure> {
+        let host = answer.host.clone();
+        let content = self.beginning(answer, limit.saturating_add(1), what, meter).await?;
+        if content.len() <= limit {
+            return Ok(content);
+        }
+        Err(InspectError::Nonsense(format!(
+            "{host} answers with more than {limit} bytes where {what} was asked for"
+        ))
+        .into())
+    }
+
+    /// The first `most` bytes of the content, or all where it has fewer. What comes after them is
+    /// not waited for.
+    pub async fn beginning(
+        &self,
+        mut answer: Answer,
+        most: usize,
+        what: &str,
+        meter: &Meter,
+    ) -> Result<Vec<u8>, Failure> {
         let mut content = Vec::new();
         let all = async {
-            while let Some(chunk) = answer
-                .response
-                .chunk()
-                .await
-                .map_err(|error| Cause::Connection(last_cause(&error)))?
-            {
-                if content.len() + chunk.len() > limit {
-                    return Err(Failure::from(Error::Nonsense(format!(
-                        "{} answers with more than {limit} bytes where a list of files was asked for",
-                        answer.host
-                    ))));
-                }
-                content.extend_from_slice(&chunk);
+            while content.len() < most {
+                let next = answer.response.chunk().await;
+                let Some(chunk) = next.map_err(|error| Cause::Connection(last_cause(&error)))?
+                else {
+                    break;
+                };
+                meter.add(chunk.len(), what)?;
+                let room = most - content.len();
+                content.extend_from_slice(&chunk[..chunk.len().min(room)]);
             }
             Ok(())
         };
-        match tokio::time::timeout(self.settings.timeout, all).await {
+        let done = tokio::time::timeout(self.settings.timeout, all).await;
+        match done {
             Ok(done) => done.map(|()| content),
-            Err(_) => Err(Cause::Stalled(self.settings.timeout).into()),
+            Err(_) if content.is_empty() => Err(Cause::Stalled(self.settings.timeout).into()),
+            Err(_) => Err(Cause::Slow(self.settings.timeout).into()),
+        }
+    }
+
+    /// The part of a content that was asked for by [`Ask::Range`]. A server that sends it from its
+    /// beginning is read as far as needed, and no further.
+    pub(crate) async fn part(
+        &self,
+        answer: Answer,
+        from: u64,
+        to: u64,
+        what: &str,
+        meter: &Meter,
+    ) -> Result<Piece, Failure> {
+        let partial = answer.response.status() == StatusCode::PARTIAL_CONTENT;
+        let text = |name| answer.response.headers().get(name).and_then(|v| v.to_str().ok());
+        let (start, size) = if partial {
+            let range = text(header::CONTENT_RANGE).unwrap_or_default();
+            let (start, size) =
+                content_range(range).filter(|(start, _)| *start == from).ok_or_else(|| {
+                    let range: String = range.chars().take(80).collect();
+                    InspectError::Nonsense(format!(
+                        "{} answers with the range {range:?} where {what} was asked for from byte \
+                         {from}",
+                        answer.host
+                    ))
+                })?;
+            (start, size)
+        } else {
+            (0, answer.response.content_length())
+        };
+        let least = usize::try_from(to.saturating_sub(start)).unwrap_or(usize::MAX);
+        let expected = answer.response.content_length();
+        let mut bytes = self.beginning(answer, least, what, meter).await?;
+        if let Some(of) = expected.filter(|of| (bytes.len() as u64) < (*of).min(least as u64)) {
+            return Err(Cause::Cut { at: bytes.len() as u64, of }.into());
+        }
+        bytes.drain(..bytes.len().min(usize::try_from(from - start).unwrap_or(usize::MAX)));
+        Ok(Piece { bytes, size })
+    }
+
+    fn unreachable(&self, error: &reqwest::Error, url: &Url) -> Failure {
+        let host = host(url);
+        if let Some(inside) = inside(error) {
+            let (target, why) = (host, inside.why());
+            return InspectError::Redirected { host: self.host(), target, why }.into();
+        }
+        match tls::untrusted(error) {
+            Some(why) => InspectError::Untrusted { host, why }.into(),
+            None => Cause::Connection(last_cause(error)).into(),
         }
     }
 }
 
-fn unreachable(error: &reqwest::Error, host: String) -> Failure {
-    match tls::untrusted(error) {
-        Some(why) => Error::Untrusted { host, why }.into(),
-        None => Cause::Connection(last_cause(error)).into(),
+/// The first byte and the whole size in a `Content-Range`.
+fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
+    let (range, size) = text.strip_prefix("bytes ")?.split_once('/')?;
+    let (start, _) = range.split_once('-')?;
+    Some((start.parse().ok()?, size.parse().ok()))
+}
+
+/// The address that was not connected to, if that is what is wrong.
+fn inside(error: &reqwest::Error) -> Option<&Inside> {
+    let mut next = error.source();
+    while let Some(error) = next {
+        if let Some(inside) = error.downcast_ref() {
+            return Some(inside);
+        }
+        next = error.source();
     }
+    None
 }
 
 fn refusal(
     response: &Response,
     host: String,
     token: bool,
-    refused: impl Fn(Refused) -> Error,
+    refused: impl Fn(Refused) -> InspectError,
 ) -> Failure {
     let status = response.status();
     let cause = match status.as_u16() {
         429 => Cause::Throttled,
         code @ (408 | 416 | 425 | 500..) => Cause::Status(code),
         _ => {
-            let code = response.headers().get("x-error-code").and_then(|code| code.to_str().ok());
-            return refused(Refused { status, host, code: code.map(ToOwned::to_owned), token })
-                .into();
+            let text = |name| {
+                let value = response.headers().get(name).and_then(|value| value.to_str().ok());
+                value.map(ToOwned::to_owned)
+            };
+            let (code, challenge) = (text("x-error-code"), text("www-authenticate"));
+            return refused(Refused { status, host, code, token, challenge }).into();
         }
     };
     Failure::Transient { cause, retry_after: retry_after(response.headers(), SystemTime::now()) }
@@ -252,9 +376,9 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 }
 
 /// Where a redirect leads.
-fn target(from: &Url, response: &Response) -> Result<Url, Error> {
+fn target(from: &Url, response: &Response) -> Result<Url, InspectError> {
     let wrong =
-        |why: &str| Error::Nonsense(format!("{} answers with a redirect {why}", host(from)));
+        |why: &str| InspectError::Nonsense(format!("{} answers with a redirect {why}", host(from)));
     let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
     let location = location.ok_or_else(|| wrong("that leads nowhere"))?;
     let mut url = from.join(location).map_err(|_| wrong("that leads nowhere"))?;
@@ -271,7 +395,7 @@ fn target(from: &Url, response: &Response) -> Result<Url, Error> {
 }
 
 /// Host and port; the rest of an address may hold secrets.
-fn host(url: &Url) -> String {
+pub(crate) fn host(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }

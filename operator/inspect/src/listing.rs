@@ -1,15 +1,19 @@
 //! The hub's answer about a revision. Pure.
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::{
     checksum::Checksum,
-    error::Error,
+    error::InspectError,
     name::{Commit, FileName},
 };
 
 /// The largest file that is believed: no model has one of a hundredth of it.
 pub const LARGEST_FILE: u64 = 1 << 46;
+
+/// Longest name of a licence that is kept.
+const LONGEST_LICENCE: usize = 100;
 
 /// A commit and its files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +22,8 @@ pub struct Snapshot {
     pub commit: Commit,
     /// Its files.
     pub files: Vec<Listed>,
+    /// The licence that the model's card names.
+    pub licence: Option<String>,
 }
 
 /// What the listing says about a file. Mirrors leave out sizes and checksums.
@@ -32,9 +38,13 @@ pub struct Listed {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Answer {
     sha: String,
     siblings: Vec<Sibling>,
+    /// Of any form: people write it.
+    #[serde(default)]
+    card_data: Option<Box<RawValue>>,
 }
 
 #[derive(Deserialize)]
@@ -54,11 +64,12 @@ struct Lfs {
 }
 
 /// Reads the answer of `host`.
-pub fn parse(host: &str, text: &[u8]) -> Result<Snapshot, Error> {
+pub fn parse(host: &str, text: &[u8]) -> Result<Snapshot, InspectError> {
     if looks_like_html(text) {
         return Err(html(host));
     }
-    let wrong = |why: &str| Error::Nonsense(format!("{host} does not answer as a hub does: {why}"));
+    let wrong =
+        |why: &str| InspectError::Nonsense(format!("{host} does not answer as a hub does: {why}"));
     let answer: Answer = serde_json::from_slice(text).map_err(|error| wrong(&error.to_string()))?;
     let commit = Commit::try_from(answer.sha).map_err(|error| wrong(&error))?;
     let listed = |sibling: Sibling| {
@@ -73,29 +84,46 @@ pub fn parse(host: &str, text: &[u8]) -> Result<Snapshot, Error> {
         let checksum = checksum.as_deref().and_then(Checksum::parse);
         Ok(Listed { name, size, checksum })
     };
-    let mut files = answer.siblings.into_iter().map(listed).collect::<Result<Vec<_>, Error>>()?;
+    let mut files =
+        answer.siblings.into_iter().map(listed).collect::<Result<Vec<_>, InspectError>>()?;
     files.sort_by(|a, b| a.name.cmp(&b.name));
     files.dedup_by(|a, b| a.name == b.name);
-    Ok(Snapshot { commit, files })
+    let licence = answer.card_data.and_then(|card| licence(&card));
+    Ok(Snapshot { commit, files, licence })
+}
+
+fn licence(card: &RawValue) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Card {
+        license: String,
+        license_name: Option<String>,
+    }
+    let card: Card = serde_json::from_str(card.get()).ok()?;
+    let name = Some(card.license).filter(|name| name != "other").or(card.license_name)?;
+    let short = name.chars().filter(|c| !c.is_control()).take(LONGEST_LICENCE).collect::<String>();
+    Some(short).filter(|name| !name.is_empty())
 }
 
 /// Refuses sizes that no file has.
-pub fn believable(host: &str, name: &FileName, size: u64) -> Result<(), Error> {
+pub fn believable(host: &str, name: &FileName, size: u64) -> Result<(), InspectError> {
     if size <= LARGEST_FILE {
         return Ok(());
     }
-    Err(Error::Nonsense(format!("{host} says that {name} has {size} bytes, which no model has")))
+    Err(InspectError::Nonsense(format!(
+        "{host} says that {name} has {size} bytes, which no model has"
+    )))
 }
 
 /// What to say about a web page in place of an answer.
-pub fn html(host: &str) -> Error {
-    Error::Nonsense(format!(
+pub fn html(host: &str) -> InspectError {
+    InspectError::Nonsense(format!(
         "{host} answers with a web page (HTML) in place of what a hub gives; is HF_ENDPOINT \
          right, or is there a proxy or a login page in between?"
     ))
 }
 
-fn looks_like_html(text: &[u8]) -> bool {
+/// Whether a text begins as a web page does.
+pub fn looks_like_html(text: &[u8]) -> bool {
     text.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'<')
 }
 
@@ -105,7 +133,7 @@ mod tests {
 
     const COMMIT: &str = "0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a";
 
-    fn answer(siblings: &str) -> Result<Snapshot, Error> {
+    fn answer(siblings: &str) -> Result<Snapshot, InspectError> {
         parse("hub", format!(r#"{{"sha": "{COMMIT}", "siblings": [{siblings}]}}"#).as_bytes())
     }
 
@@ -132,6 +160,20 @@ mod tests {
     }
 
     #[test]
+    fn licences_are_those_of_the_card() {
+        let licence = |card: &str| {
+            let text = format!(r#"{{"sha": "{COMMIT}", "siblings": [], "cardData": {card}}}"#);
+            parse("hub", text.as_bytes()).unwrap().licence
+        };
+        assert_eq!(licence(r#"{"license": "apache-2.0"}"#).as_deref(), Some("apache-2.0"));
+        let named = r#"{"license": "other", "license_name": "qwen", "tags": [1]}"#;
+        assert_eq!(licence(named).as_deref(), Some("qwen"));
+        for none in ["null", "7", "{}", r#"{"license": ["mit"]}"#, r#"{"license": "other"}"#] {
+            assert_eq!(licence(none), None, "{none}");
+        }
+    }
+
+    #[test]
     fn what_no_hub_says_is_refused() {
         for (siblings, part) in [
             (r#"{"rfilename": "../x"}"#, "leads out"),
@@ -144,7 +186,7 @@ mod tests {
         ] {
             let error = answer(siblings).unwrap_err();
             assert!(error.to_string().contains(part), "{siblings}: {error}");
-            assert_eq!(error.exit_code(), 16);
+            assert_eq!(error.label(), "nonsense");
         }
         let page = parse("hub", b" \n<!doctype html><html>").unwrap_err().to_string();
         assert!(page.contains("HTML"), "{page}");

@@ -163,6 +163,11 @@ fn models<'a>(weights: &[&'a str]) -> Vec<&'a str> {
     if models.is_empty() { weights.to_vec() } else { models }
 }
 
+/// The files of the only model among GGUF files, without projectors for images.
+pub fn of_one_gguf<'a>(weights: &[&'a str]) -> Result<Vec<&'a str>, SelectError> {
+    one_gguf(&models(weights))
+}
+
 /// The only model among GGUF files.
 fn one_gguf<'a>(weights: &[&'a str]) -> Result<Vec<&'a str>, SelectError> {
     let models = models(weights);

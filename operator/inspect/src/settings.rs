@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 
 use reqwest::{Url, header::HeaderValue};
 
-use crate::error::Error;
+use crate::{error::InspectError, redirects::Redirects};
 
 /// A token that is sent and never shown.
 #[derive(Clone)]
@@ -12,13 +12,14 @@ pub struct Token(pub(crate) HeaderValue);
 
 impl Token {
     /// From the text of a secret, which often ends in a line feed. `None` if there is nothing.
-    pub fn new(secret: &str) -> Result<Option<Self>, Error> {
+    pub fn new(secret: &str) -> Result<Option<Self>, InspectError> {
         let secret = secret.trim();
         if secret.is_empty() {
             return Ok(None);
         }
-        let mut value = HeaderValue::from_str(&format!("Bearer {secret}"))
-            .map_err(|_| Error::Usage("the token holds characters that no token has".to_owned()))?;
+        let mut value = HeaderValue::from_str(&format!("Bearer {secret}")).map_err(|_| {
+            InspectError::Usage("the token holds characters that no token has".to_owned())
+        })?;
         value.set_sensitive(true);
         Ok(Some(Self(value)))
     }
@@ -50,6 +51,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// Whom to trust.
     pub authorities: Authorities,
+    /// Where it may redirect to.
+    pub redirects: Redirects,
 }
 
 /// Reads an endpoint from the command line.
