@@ -2,7 +2,7 @@
 
 use std::{env, net::SocketAddr, path::PathBuf, time::Duration};
 
-use berth_inspect::redirects::Redirects;
+use berth_inspect::{Selection, redirects::Redirects};
 use clap::{ArgGroup, Args as Group, Parser, Subcommand};
 use reqwest::Url;
 
@@ -34,6 +34,9 @@ pub enum Command {
     /// Downloads from a Hugging Face hub, or a mirror that speaks its file API.
     #[command(args_override_self = true)]
     Hub(Box<HubArgs>),
+    /// Says what a model is, from its headers, as one line of JSON.
+    #[command(subcommand)]
+    Inspect(Inspect),
     /// Keeps a node's cache: removes models, then prepares folders of namespaces.
     Keep(KeepArgs),
     /// Reads all files of a directory and compares them with the manifest.
@@ -68,20 +71,6 @@ pub struct HubArgs {
     #[arg(long, value_name = "DIR")]
     pub into: PathBuf,
 
-    /// The hub.
-    #[arg(
-        long,
-        env = "HF_ENDPOINT",
-        hide_env_values = true,
-        default_value = "https://huggingface.co",
-        value_parser = endpoint
-    )]
-    pub endpoint: Url,
-
-    /// Environment variable with the token.
-    #[arg(long, value_name = "NAME", default_value = "HF_TOKEN")]
-    pub token_env: String,
-
     /// How long to wait for others: until the folder that the model's directory is in is there and
     /// may be written, and until there is room. 0s: not at all, and folders are made.
     #[arg(long, value_name = "SPAN", default_value = "2m", value_parser = wait)]
@@ -98,6 +87,28 @@ pub struct HubArgs {
     /// Files at once.
     #[arg(long, default_value = "4", value_parser = clap::value_parser!(u8).range(1..=32))]
     pub parallel: u8,
+
+    /// How to ask.
+    #[command(flatten)]
+    pub reach: Reach,
+}
+
+/// How to ask a hub.
+#[derive(Debug, Group)]
+pub struct Reach {
+    /// The hub.
+    #[arg(
+        long,
+        env = "HF_ENDPOINT",
+        hide_env_values = true,
+        default_value = "https://huggingface.co",
+        value_parser = endpoint
+    )]
+    pub endpoint: Url,
+
+    /// Environment variable with the token.
+    #[arg(long, value_name = "NAME", default_value = "HF_TOKEN")]
+    pub token_env: String,
 
     /// How long no byte may come until an attempt has failed.
     #[arg(long, value_name = "SPAN", default_value = "60s", value_parser = span)]
@@ -118,6 +129,97 @@ pub struct HubArgs {
     /// The same, not in a file but as text.
     #[arg(long, env = "HUB_CA_PEM", hide_env_values = true, value_name = "TEXT")]
     pub ca_pem: Option<String>,
+}
+
+/// Where the model is that should be inspected.
+#[derive(Debug, Subcommand)]
+pub enum Inspect {
+    /// On a Hugging Face hub, or a mirror that speaks its file API.
+    #[command(args_override_self = true)]
+    Hub(Box<InspectHub>),
+    /// In a directory.
+    Dir(InspectDirectory),
+}
+
+/// A model on a hub.
+#[derive(Debug, Group)]
+pub struct InspectHub {
+    /// Repository.
+    #[arg(long, value_name = "ORG/NAME")]
+    pub repository: Repository,
+
+    /// Branch, tag or commit.
+    #[arg(long, default_value = "main")]
+    pub revision: Revision,
+
+    /// Which files.
+    #[command(flatten)]
+    pub chosen: Chosen,
+
+    /// How to ask.
+    #[command(flatten)]
+    pub reach: Reach,
+}
+
+/// A model in a directory.
+#[derive(Debug, Group)]
+pub struct InspectDirectory {
+    /// The model's directory.
+    #[arg(value_name = "DIR")]
+    pub path: PathBuf,
+
+    /// The volume that links may lead around in; without it, the model's directory.
+    #[arg(long, value_name = "DIR")]
+    pub within: Option<PathBuf>,
+
+    /// Which files.
+    #[command(flatten)]
+    pub chosen: Chosen,
+}
+
+/// Which files of a model, and how long they may take.
+#[derive(Debug, Group)]
+pub struct Chosen {
+    /// Name of one file, or a pattern with * and ?; without it, what an engine needs.
+    #[arg(long, value_name = "PATTERN")]
+    pub files: Option<String>,
+
+    /// Without --files, only GGUF files count.
+    #[arg(long)]
+    pub gguf: bool,
+
+    /// How long all of it may take.
+    #[arg(long, value_name = "SPAN", default_value = "2m", value_parser = span)]
+    pub deadline: Duration,
+}
+
+impl Chosen {
+    /// As it is asked for.
+    pub fn selection(&self) -> Selection<'_> {
+        Selection { files: self.files.as_deref(), gguf: self.gguf }
+    }
+}
+
+impl Reach {
+    /// How to reach the hub; reads the token from the environment.
+    pub fn settings(&self) -> Result<Settings, Error> {
+        let token = match env::var(&self.token_env) {
+            Ok(secret) => Token::new(&secret)?,
+            Err(_) => None,
+        };
+        Ok(Settings {
+            endpoint: self.endpoint.clone(),
+            token,
+            timeout: self.timeout,
+            authorities: Authorities { file: self.ca_file.clone(), pem: self.ca_pem.clone() },
+            redirects: Redirects::Anywhere,
+        })
+    }
+
+    /// When to try again.
+    pub fn policy(&self) -> Policy {
+        Policy { attempts: self.attempts, pause: self.pause }
+    }
 }
 
 /// What to do in a node's cache.
@@ -156,10 +258,6 @@ impl KeepArgs {
 impl HubArgs {
     /// The request; reads the token from the environment.
     pub fn request(&self) -> Result<Request, Error> {
-        let token = match env::var(&self.token_env) {
-            Ok(secret) => Token::new(&secret)?,
-            Err(_) => None,
-        };
         Ok(Request {
             repository: self.repository.clone(),
             revision: self.revision.clone(),
@@ -169,14 +267,8 @@ impl HubArgs {
             wait: self.wait,
             offline: self.offline,
             parallel: self.parallel.into(),
-            settings: Settings {
-                endpoint: self.endpoint.clone(),
-                token,
-                timeout: self.timeout,
-                authorities: Authorities { file: self.ca_file.clone(), pem: self.ca_pem.clone() },
-                redirects: Redirects::Anywhere,
-            },
-            policy: Policy { attempts: self.attempts, pause: self.pause },
+            settings: self.reach.settings()?,
+            policy: self.reach.policy(),
         })
     }
 }

@@ -7,6 +7,8 @@
 //! `.berth/manifest.json`, written last: where it is, all files are, and nothing is asked of the
 //! network again.
 //!
+//! It also says what a model is, from its headers: [`inspect`].
+//!
 //! [`fetch`] tells the story; [`hub`] and [`transfer`] talk to the hub, by what `berth-inspect` knows
 //! of hubs; [`partial`], [`manifest`], [`link`], [`lock`], [`wait`] and [`disk`] to the volume.
 //!
@@ -14,7 +16,7 @@
 //!
 //! | code | meaning | worth another try |
 //! |---|---|---|
-//! | 0 | the files are there | |
+//! | 0 | the files are there; what `inspect` learnt is on stdout | |
 //! | 1 | an error of the volume, or `verify` found damage | perhaps |
 //! | 2 | wrong usage | no |
 //! | 10 | `--offline`, and the files are not there | no |
@@ -29,6 +31,8 @@
 //! | 19 | `--one-file`, and the model has several | no |
 //! | 20 | the node's cache was not prepared in time | yes |
 //! | 21 | a model that should be removed is being downloaded; all else is done | yes |
+//! | 22 | `inspect`: no model that anything can be told of | no |
+//! | 23 | `inspect`: a file that is broken, too large, or of a kind that is not read | no |
 //! | 143 | stopped by a signal | yes |
 //!
 //! The last line on stderr says it in one sentence, and so does the termination message.
@@ -38,6 +42,7 @@ pub mod disk;
 pub mod error;
 pub mod fetch;
 pub mod hub;
+pub mod inspect;
 pub mod keep;
 pub mod layout;
 pub mod link;

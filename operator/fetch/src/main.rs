@@ -1,4 +1,5 @@
-//! The process: an init container's step, or a pod that keeps a node's cache.
+//! The process: an init container's step, a pod that keeps a node's cache, or one that looks at a
+//! model.
 
 use std::{
     fs::OpenOptions,
@@ -12,6 +13,7 @@ use berth_fetch::{
     args::{Args, Command, HubArgs, KeepArgs},
     error::Error,
     fetch::{Outcome, fetch},
+    inspect::inspect,
     keep::{Deed, keep},
     metrics,
     progress::Progress,
@@ -40,8 +42,13 @@ async fn main() {
         () = stopped() => Err(Error::Stopped),
     };
     let code = match done {
-        Ok(word) => {
+        Ok(Word::Done(word)) => {
             eprintln!("{word}");
+            0
+        }
+        Ok(Word::Learnt(line)) => {
+            // Whoever closed the pipe still gets the exit code.
+            let _ = writeln!(io::stdout(), "{line}");
             0
         }
         Err(error) => {
@@ -55,12 +62,21 @@ async fn main() {
     exit(code.into());
 }
 
-async fn run(command: Command) -> Result<String, Error> {
-    match command {
-        Command::Hub(args) => download(&args).await,
-        Command::Keep(args) => blocking(move || kept(&args)).await,
-        Command::Verify { into } => blocking(move || check(&into)).await,
-    }
+/// What there is to say at the end.
+enum Word {
+    /// That it is done, to people.
+    Done(String),
+    /// What a model is, to programs.
+    Learnt(String),
+}
+
+async fn run(command: Command) -> Result<Word, Error> {
+    Ok(Word::Done(match command {
+        Command::Inspect(asked) => return Ok(Word::Learnt(inspect(&asked).await?)),
+        Command::Hub(args) => download(&args).await?,
+        Command::Keep(args) => blocking(move || kept(&args)).await?,
+        Command::Verify { into } => blocking(move || check(&into)).await?,
+    }))
 }
 
 async fn download(args: &HubArgs) -> Result<String, Error> {

@@ -21,18 +21,26 @@ const CONFIG: u64 = 4 << 20;
 /// Longest index that is read: 60 files of single experts need some 16 MiB.
 const INDEX: u64 = 32 << 20;
 
-/// Longest header of a safetensors file that is read. The longest known are some 200 KiB.
-const SAFETENSORS: u64 = 16 << 20;
+/// How much is read of a file to find its header.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// At first.
+    first: u64,
+    /// At once after that, unless more is known to be needed.
+    step: u64,
+    /// All in all.
+    most: u64,
+}
 
-/// Longest header of a GGUF file that is read: the vocabulary is in it, up to some 20 MiB.
-const GGUF: u64 = 48 << 20;
+/// Safetensors: first the header of some 130 tensors, then the rest of it. The longest known are some
+/// 200 KiB.
+const SAFETENSORS: Bounds = Bounds { first: 16 << 10, step: 16 << 20, most: 16 << 20 };
 
-/// What is read of a safetensors file at first: the header of some 130 tensors.
-const FIRST: u64 = 16 << 10;
+/// GGUF: the vocabulary is in the header, some 8 MiB and up to 20, and nothing says how long it is.
+const GGUF: Bounds = Bounds { first: 1 << 20, step: 2 << 20, most: 48 << 20 };
 
-/// What is read at first of the GGUF file with the vocabulary, and of a split model's others.
-const FIRST_GGUF: u64 = 1 << 20;
-const NEXT_GGUF: u64 = 64 << 10;
+/// The other files of a split GGUF, without a vocabulary.
+const GGUF_PART: Bounds = Bounds { first: 64 << 10, ..GGUF };
 
 /// The most files whose headers are asked for. Above, the files' sizes say how large the model is
 /// (their headers are a hundred-thousandth of it), and the architecture how it is divided.
@@ -211,7 +219,7 @@ async fn of_safetensors(
     };
     let loaded: Vec<&Item> = weights.iter().filter(named).copied().collect();
     let parse = safetensors::header;
-    let header = |item| header(files, item, FIRST, SAFETENSORS, parse);
+    let header = |item| header(files, item, SAFETENSORS, parse);
     let headers: Vec<_> =
         stream::iter(loaded.into_iter().map(header)).buffered(PARALLEL).try_collect().await?;
     let whole = index.map_or(Ok(()), |index| index.check(&headers));
@@ -247,8 +255,8 @@ async fn of_gguf(files: &impl Files, weights: &[&Item]) -> Result<Learnt, Inspec
         return Err(InspectError::NotAModel { what: files.whole(), why });
     }
     let header = |(at, item): (usize, &'_ Item)| {
-        let (item, first) = (item.clone(), if at == 0 { FIRST_GGUF } else { NEXT_GGUF });
-        async move { header(files, &item, first, GGUF, gguf::header).await }
+        let (item, bounds) = (item.clone(), if at == 0 { GGUF } else { GGUF_PART });
+        async move { header(files, &item, bounds, gguf::header).await }
     };
     let mut parts: Vec<&Item> =
         weights.iter().copied().filter(|item| model.contains(&item.name.as_str())).collect();
@@ -286,8 +294,7 @@ async fn text(files: &impl Files, item: &Item, most: u64) -> Result<String, Insp
 async fn header<T>(
     files: &impl Files,
     item: &Item,
-    first: u64,
-    most: u64,
+    Bounds { first, step, most }: Bounds,
     parse: impl Fn(&[u8], Option<u64>) -> Result<T, ReadError>,
 ) -> Result<T, InspectError> {
     let unreadable = |source| unreadable(files, &item.name, source);
@@ -319,7 +326,10 @@ async fn header<T>(
                 );
                 return Err(unreadable(ReadError::Format { format: "a whole file", problem }));
             }
-            Err(ReadError::NeedMore { needed }) => wanted = needed.max(from + 1),
+            Err(ReadError::NeedMore { needed }) => {
+                let read = bytes.len() as u64;
+                wanted = needed.clamp(read + 1, read + step);
+            }
             other => return other.map_err(unreadable),
         }
     }

@@ -4,6 +4,9 @@
 mod cache;
 mod disk;
 mod faults;
+#[path = "../../../vram/tests/files/mod.rs"]
+mod files;
+mod inspect;
 mod keep;
 mod memory;
 mod mirror;

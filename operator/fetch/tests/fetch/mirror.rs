@@ -335,16 +335,18 @@ impl Inner {
         head: bool,
         fault: Option<&Fault>,
     ) -> Response {
-        let from = headers.get(header::RANGE).map_or(0, |range| {
-            let range = range.to_str().unwrap();
-            range.strip_prefix("bytes=").unwrap().strip_suffix('-').unwrap().parse().unwrap()
-        });
-        let from: usize = if matches!(fault, Some(Fault::Whole)) { 0 } else { from };
         let size = content.len();
+        let range = headers.get(header::RANGE).filter(|_| !matches!(fault, Some(Fault::Whole)));
+        let (from, to) = range.map_or((0, size), |range| {
+            let range = range.to_str().unwrap().strip_prefix("bytes=").unwrap();
+            let (from, last) = range.split_once('-').unwrap();
+            let to = last.parse().map_or(size, |last: usize| size.min(last + 1));
+            (from.parse().unwrap(), to)
+        });
         if from >= size && size > 0 {
             return StatusCode::RANGE_NOT_SATISFIABLE.into_response();
         }
-        let mut rest = content.slice(from..);
+        let mut rest = content.slice(from..to);
         let mut length = rest.len() as u64;
         let mut end = End::Whole;
         match fault {
@@ -368,9 +370,9 @@ impl Inner {
         let mut response =
             if head { Body::empty() } else { self.body(name, &rest, end) }.into_response();
         response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
-        if from > 0 {
+        if range.is_some() {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-            let range = format!("bytes {from}-{}/{size}", size - 1);
+            let range = format!("bytes {from}-{}/{size}", to - 1);
             response.headers_mut().insert(header::CONTENT_RANGE, range.parse().unwrap());
         }
         response
