@@ -34,6 +34,8 @@ pub const ANNOTATION_CLAIM: &str = "berth.dev/claim";
 pub const ANNOTATION_REPLACES: &str = "berth.dev/replaces";
 /// On a ControllerRevision, as JSON: the user's pod-relevant fields it was made from.
 pub const ANNOTATION_SPEC: &str = "berth.dev/spec";
+/// On a ControllerRevision, as JSON: what engines of it told that they take, by GPU product.
+pub const ANNOTATION_MEASURED: &str = "berth.dev/measured";
 
 /// Standard label: which part of Berth an object belongs to.
 pub const LABEL_COMPONENT: &str = "app.kubernetes.io/component";

@@ -73,6 +73,7 @@ async fn real_node_serves_tokens() -> Result<()> {
     story.killed_engine_heals().await?;
     story.rebooted_node_heals().await?;
     story.deleted_operator_loses_nothing().await?;
+    story.measure_outlives_the_operator().await?;
     story.upgraded_operator_loses_nothing().await?;
     story.uninstall_leaves_what_serves().await?;
     story.cluster.passed()
@@ -181,6 +182,40 @@ impl Story {
         Ok(())
     }
 
+    /// A later revision is planned by what an engine told: here it served from the CPU, where all that
+    /// is sure is that there are so many weights. By the file's name there would be half of them.
+    async fn planned_by_what_was_measured(&self, name: &str, context: i32) -> Result<()> {
+        let llm = self.cluster.wait_llm(name, "is planned with its context", |llm| {
+            let resolved = llm.status.as_ref().and_then(|status| status.resolved.as_ref());
+            resolved.is_some_and(|resolved| resolved.context_length == context)
+        });
+        let status = llm.await?.status.context("no status")?;
+        let estimate = status.estimate.context("no estimate")?;
+        let stored = 2 * status.model.context("no model")?.weight_bytes;
+        ensure!(estimate.product.as_deref() == Some("NVIDIA-L4"), "{estimate:?}");
+        let told = estimate.weights.abs_diff(stored) * 100 < stored.unsigned_abs();
+        ensure!(told, "{} of weights, not {stored}", estimate.weights);
+        let per_token = i64::from(context) * 4 * estimate.kv_bytes_per_token;
+        ensure!(estimate.kv_cache >= per_token, "{estimate:?}");
+        for words in [format!("no less than pod {NAME}-"), "served from the CPU".to_owned()] {
+            ensure!(estimate.basis.contains(&words), "{words:?} is not in {}", estimate.basis);
+        }
+        Ok(())
+    }
+
+    /// An operator that measured nothing itself plans by what the one before it noted, and for another
+    /// deployment of the same model too.
+    async fn measure_outlives_the_operator(&mut self) -> Result<()> {
+        const OTHER: &str = "chat-too";
+        let mut spec = tiny_model_only();
+        spec["engine"]["contextLength"] = json!(256);
+        self.cluster.apply_llm(OTHER, spec).await?;
+        self.planned_by_what_was_measured(OTHER, 256).await?;
+        self.cluster.delete_llm(OTHER).await?;
+        self.clock.lap("the next operator plans by what was measured, for another deployment too");
+        Ok(())
+    }
+
     /// What a million tokens cost is the price of the GPU for the time since it was claimed, by the
     /// tokens since.
     async fn cost_is_plausible(&mut self) -> Result<()> {
@@ -235,6 +270,7 @@ impl Story {
             let change = json!({"engine": {"contextLength": context}});
             self.cluster.patch_llm(NAME, change).await?;
             self.cluster.steady(NAME, REPLICAS).await?;
+            self.planned_by_what_was_measured(NAME, context).await?;
             ended += REPLICAS.unsigned_abs();
             for pod in self.cluster.pods(NAME).await? {
                 let old = before.iter().any(|(_, uid)| Some(uid) == pod.uid().as_ref());

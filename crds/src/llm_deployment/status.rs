@@ -161,6 +161,9 @@ pub struct EstimateStatus {
     pub kv_bytes_per_token: i64,
     /// What the estimate rests on.
     pub basis: String,
+    /// The product that it holds for, where an engine told what it takes there; else it is for any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub product: Option<String>,
     /// The sum and its parts, for people.
     pub summary: String,
 }

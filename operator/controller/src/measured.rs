@@ -4,6 +4,8 @@
 //! is taken from the estimate. And it tells of more than was asked for: vLLM's KV cache takes all
 //! that is left. So the two are compared as what one GPU *needs*.
 
+pub mod notes;
+
 use std::sync::Arc;
 
 use berth_crds::{
@@ -43,8 +45,8 @@ pub fn follow(
 fn status(pod: &Replica, measured: &Measured, template: &Template) -> MeasuredStatus {
     let bytes = |bytes: Option<Bytes>| bytes.map(number);
     let is_on_gpus = pod.learnt.accelerator.as_ref().is_some_and(accelerator::is_on);
-    let needed = is_on_gpus.then(|| needed(measured, template));
-    let planned = planned(&template.estimate);
+    let needed = is_on_gpus.then(|| needed(measured, template, &pod.claim.product));
+    let planned = planned(template.estimate_on(&pod.claim.product));
     MeasuredStatus {
         pod: pod.key.name.clone(),
         revision: pod.revision.clone(),
@@ -69,8 +71,8 @@ fn planned(estimate: &Estimate) -> Bytes {
 }
 
 /// What one GPU needs: what was measured, and what was estimated of all else.
-fn needed(measured: &Measured, template: &Template) -> Bytes {
-    let estimate = &template.estimate;
+fn needed(measured: &Measured, template: &Template, product: &str) -> Bytes {
+    let estimate = template.estimate_on(product);
     let asked = u64::from(template.context_length) * u64::from(template.max_concurrency);
     let kv_cache = match (measured.kv_cache, measured.kv_tokens) {
         (Some(bytes), Some(tokens)) if tokens > 0 => {
@@ -95,8 +97,13 @@ fn is_news(before: &MeasuredStatus, now: &MeasuredStatus) -> bool {
     let parts = |status: &MeasuredStatus| {
         [status.weights, status.kv_cache, status.compute, status.kv_tokens, status.needed]
     };
-    parts(before).into_iter().zip(parts(now)).any(|parts| match parts {
-        (Some(old), Some(new)) => old.abs_diff(new) > old.unsigned_abs() / 20,
+    moved(&parts(before), &parts(now))
+}
+
+/// Whether a part moved by more than a twentieth, or is told for the first time.
+fn moved(before: &[Option<i64>], now: &[Option<i64>]) -> bool {
+    before.iter().zip(now).any(|parts| match parts {
+        (Some(old), Some(new)) => old.abs_diff(*new) > old.unsigned_abs() / 20,
         (None, Some(_)) => true,
         (_, None) => false,
     })

@@ -28,7 +28,7 @@ use std::{
 
 use berth_crds::{CostProfile, LLMDeployment, llm_deployment::Model};
 use berth_planner::DeploymentId;
-use berth_render::{ModelSource, Owner, Site};
+use berth_render::{ModelSource, Owner, Site, Template};
 use k8s_openapi::{
     api::{
         apps::v1::ControllerRevision,
@@ -49,6 +49,7 @@ use kube::{
 
 use crate::{
     client::{WriteError, Writer},
+    measured::notes::{self, Earlier},
     metrics::Metrics,
     prices::PriceBook,
     world::{World, by_owner::ByOwner, pod::Replica, readable},
@@ -195,6 +196,7 @@ async fn steps(deployment: &Arc<LLMDeployment>, context: &Context) -> Result<Act
         // A quota, a webhook of somebody else's: nothing tells when it would be taken.
         again = Some(sooner(again, REFUSED_AGAIN));
     }
+    note(&observed, context).await?;
     let outcome = Outcome { misfits, problem, waits };
     tell(&observed, &target, &outcome, context).await?;
     Ok(again.map_or_else(Action::await_change, Action::requeue))
@@ -221,8 +223,29 @@ fn target(observed: &Observed, context: &Context) -> Target {
     revisions::target(&canonical::canonical(spec), &observed.revisions, |serving| {
         check_references(observed, context)?;
         check_source(&spec.model, &context.site)?;
-        resolve(&observed.deployment, &context.defaults, serving)
+        let wish = resolve(&observed.deployment, &context.defaults, serving)?;
+        Ok(wish.remembering(|asked| told_of(asked, observed, context)))
     })
+}
+
+/// What engines told of a subject in this namespace.
+fn told_of(asked: &Template, observed: &Observed, context: &Context) -> Vec<Earlier> {
+    let tag = berth_render::revision::hash(asked);
+    let objects = context.stores.revisions.tagged(&observed.owner.namespace, &tag);
+    notes::earlier(objects.iter().map(AsRef::as_ref), asked)
+}
+
+/// Notes on revisions what their engines told, before status says that it was read.
+async fn note(observed: &Observed, context: &Context) -> Result<(), Error> {
+    for revision in &observed.revisions {
+        let next = notes::next(&revision.notes, &revision.hash, &observed.pods);
+        if next != revision.notes {
+            apply::note_measured(context, &observed.owner.namespace, &revision.name, &next)
+                .await
+                .map_err(to("note what an engine told"))?;
+        }
+    }
+    Ok(())
 }
 
 /// Objects that the spec names must be there before anything is made from it.

@@ -17,10 +17,9 @@ use berth_operator::{
     },
     world::pod::{Learnt, Progress, Replica},
 };
-use berth_planner::{DeploymentId, NodeName, PodKey};
 use berth_render::{Estimate, Template, engine::log::Measured};
 use berth_units::Bytes;
-use common::{defaults, deployment};
+use common::{defaults, deployment, replica};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
@@ -53,33 +52,11 @@ fn as_estimated() -> Measured {
     }
 }
 
-fn pod(revision: &str, replica: u32, measured: Option<Measured>) -> Arc<Replica> {
-    let name = format!("llm-{revision}-{replica}-0-0");
+fn pod(revision: &str, number: u32, measured: Option<Measured>) -> Arc<Replica> {
     let accelerator =
         AcceleratorStatus { device: "GPU".to_owned(), layers: None, of_layers: None, restarts: 0 };
-    Arc::new(Replica {
-        key: PodKey::new("team", name.clone()),
-        uid: name,
-        deployment: DeploymentId::new("team", "llm", "owner"),
-        revision: revision.to_owned(),
-        replica,
-        attempt: 0,
-        node: NodeName::from("gpu-1"),
-        claim: berth_render::Claim {
-            gpus: 1,
-            bytes_per_gpu: Bytes::gib(75),
-            product: "H100".to_owned(),
-            cache: None,
-        },
-        replaces: None,
-        progress: Progress::Ready { since: 0 },
-        address: None,
-        restarts: 0,
-        deleting: false,
-        gone_by: None,
-        created: 0,
-        learnt: Learnt { download: None, accelerator: Some(accelerator), measured },
-    })
+    let learnt = Learnt { download: None, accelerator: Some(accelerator), measured };
+    Arc::new(Replica { learnt, ..replica(revision, number) })
 }
 
 fn on_cpu(mut pod: Arc<Replica>) -> Arc<Replica> {

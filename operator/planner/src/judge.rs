@@ -31,7 +31,7 @@ pub(crate) fn never(node: &Node, request: &Request) -> Option<RefusalReason> {
             return Some(RefusalReason::Unusable { why: why.clone() });
         }
         let Some(vram) = gpus.vram else { return Some(RefusalReason::UnknownVram) };
-        if usable(vram) < request.vram_per_gpu {
+        if usable(vram) < request.vram_needed_on(&gpus.product) {
             return Some(RefusalReason::GpuTooSmall { usable: usable(vram) });
         }
         if gpus.count < request.gpus {

@@ -6,7 +6,7 @@ use berth_units::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Fleet, Node, NodeName, NodeState, Overlay, Refusal, Request, Strategy, Vendor, View,
+    Fleet, Gpus, Node, NodeName, NodeState, Overlay, Refusal, Request, Strategy, Vendor, View,
     cache::shelf::Shelf, judge, occupant::Taken, refusal::Collector, usable,
 };
 
@@ -139,10 +139,13 @@ pub(crate) fn best(view: &impl View, request: &Request) -> Option<Placement> {
 }
 
 fn score(state: &NodeState<'_>, request: &Request) -> Score {
-    let vram = state.node.gpus.as_ref().and_then(|gpus| gpus.vram).filter(|_| request.gpus > 0);
+    let gpus = state.node.gpus.as_ref().filter(|_| request.gpus > 0);
+    let wasted = |gpus: &Gpus| {
+        gpus.vram.map(usable).unwrap_or_default() - request.vram_needed_on(&gpus.product)
+    };
     Score {
         siblings: request.siblings.get(&state.node.name).copied().unwrap_or_default(),
-        wasted_vram_per_gpu: vram.map(usable).unwrap_or_default() - request.vram_per_gpu,
+        wasted_vram_per_gpu: gpus.map(wasted).unwrap_or_default(),
         gpus_left: state.free().gpus - request.gpus,
         download: request.cache.as_ref().map(|need| state.shelf.missing(need)).unwrap_or_default(),
     }

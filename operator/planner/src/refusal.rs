@@ -46,7 +46,7 @@ pub struct NearMiss {
     pub reason: RefusalReason,
     /// The GPUs needed.
     pub gpus: u32,
-    /// The usable bytes needed on each.
+    /// The usable bytes needed on each, of that node's product.
     pub vram_per_gpu: Bytes,
     /// What else is needed.
     pub resources: Resources,
@@ -56,7 +56,7 @@ pub struct NearMiss {
 pub(crate) struct Collector<'a> {
     request: &'a Request,
     groups: Vec<RefusedNodes>,
-    nearest: Option<((u8, u64), NodeName, RefusalReason)>,
+    nearest: Option<((u8, u64), NodeName, RefusalReason, Bytes)>,
 }
 
 impl<'a> Collector<'a> {
@@ -69,7 +69,9 @@ impl<'a> Collector<'a> {
         if let Some(nearness) = self.nearness(&state, &reason)
             && self.nearest.as_ref().is_none_or(|(best, ..)| nearness > *best)
         {
-            self.nearest = Some((nearness, name.clone(), reason.clone()));
+            let product = state.node.gpus.as_ref().map_or("", |gpus| &gpus.product);
+            let needed = self.request.vram_needed_on(product);
+            self.nearest = Some((nearness, name.clone(), reason.clone(), needed));
         }
         let known = self.groups.iter().position(|group| group.reason.same_group(&reason));
         let full = || {
@@ -104,15 +106,15 @@ impl<'a> Collector<'a> {
                 b.reason.cmp(&a.reason)
             }
         });
-        let Request { gpus, vram_per_gpu, resources, .. } = self.request;
+        let Request { gpus, resources, .. } = self.request;
         Refusal {
             reasons: self.groups,
-            nearest: self.nearest.map(|(_, node, reason)| {
+            nearest: self.nearest.map(|(_, node, reason, vram_per_gpu)| {
                 Box::new(NearMiss {
                     node,
                     reason,
                     gpus: *gpus,
-                    vram_per_gpu: *vram_per_gpu,
+                    vram_per_gpu,
                     resources: *resources,
                 })
             }),

@@ -14,6 +14,9 @@ pub struct Request {
     pub gpus: u32,
     /// The usable bytes needed on each GPU.
     pub vram_per_gpu: Bytes,
+    /// The same on products that it is known better of, as the labels name them.
+    #[serde(default)]
+    pub vram_on: BTreeMap<String, Bytes>,
     /// What else its pod requests.
     pub resources: Resources,
     /// What it needs of the node's cache; with nothing, caches are not looked at.
@@ -32,6 +35,13 @@ pub struct Request {
     pub strategy: Strategy,
     /// Replicas of the same deployment, by node; for [`Strategy::Spread`].
     pub siblings: BTreeMap<NodeName, u32>,
+}
+
+impl Request {
+    /// The usable bytes needed on each GPU of that product.
+    pub fn vram_needed_on(&self, product: &str) -> Bytes {
+        self.vram_on.get(product).copied().unwrap_or(self.vram_per_gpu)
+    }
 }
 
 /// Which of the nodes that fit is best.

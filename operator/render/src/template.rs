@@ -47,6 +47,9 @@ pub struct Template {
     pub weight_bytes: Bytes,
     /// What one GPU must hold.
     pub estimate: Estimate,
+    /// The same on products where an engine told of it, as nodes' labels name them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub measured: BTreeMap<String, Estimate>,
     /// CPU, memory and storage.
     pub resources: Resources,
     /// How long the engine may take until it answers.
@@ -76,6 +79,11 @@ pub struct Template {
 }
 
 impl Template {
+    /// What one GPU of that product must hold.
+    pub fn estimate_on(&self, product: &str) -> &Estimate {
+        self.measured.get(product).unwrap_or(&self.estimate)
+    }
+
     /// What one pod takes where the model is in the node's cache, or in the pod's own volume: only
     /// then the pod needs disk for it.
     pub fn resources_with(&self, cache: Option<&CachedModel>) -> Resources {
@@ -138,6 +146,21 @@ pub enum ModelSource {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         files: Option<String>,
     },
+}
+
+impl ModelSource {
+    /// Whether it names the same files for ever: a commit of the hub, or a digest. A branch moves, and
+    /// what lies in a bucket, a volume or a cache may be replaced.
+    pub fn is_fixed(&self) -> bool {
+        let is_hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match self {
+            Self::Hub { revision, .. } => revision.len() == 40 && is_hex(revision),
+            Self::Oci { reference, .. } => reference
+                .split_once("@sha256:")
+                .is_some_and(|(_, digest)| digest.len() == 64 && is_hex(digest)),
+            Self::S3 { .. } | Self::Cache { .. } | Self::Pvc { .. } => false,
+        }
+    }
 }
 
 /// The engine of a revision.

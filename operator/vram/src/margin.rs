@@ -58,6 +58,21 @@ pub(crate) fn margin(constants: &Constants, parts: &Breakdown, basis: &Basis, ri
     size(constants, parts, basis).scale(risk.quantile())
 }
 
+/// The margin where an engine told its weights, and maybe a step's buffers. What is told has no error
+/// that matters beside the rest: it is the same at every start. Left is what no log tells, the driver's
+/// context and graphs: all of the fitted overheads' error, or only the gap's once a step is told.
+pub(crate) fn margin_of_told(
+    constants: &Constants,
+    basis: &Basis,
+    step_is_told: bool,
+    risk: Risk,
+) -> Bytes {
+    let all = size(constants, &Breakdown::default(), basis);
+    let fitted = Bytes(1).scale(constants.mib(Constant::ErrorFitted));
+    let left = if step_is_told && !basis.is_fitted() { all - fitted } else { all };
+    left.scale(risk.quantile())
+}
+
 /// The size of errors: that of the fitted overheads, the worst of the gaps', and that of weights.
 fn size(constants: &Constants, parts: &Breakdown, basis: &Basis) -> Bytes {
     let mib = |constant| Bytes(1).scale(constants.mib(constant));

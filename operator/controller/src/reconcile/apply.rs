@@ -11,7 +11,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::Context;
-use crate::client::{WriteError, gone};
+use crate::{
+    client::{WriteError, gone},
+    measured::notes::Notes,
+};
 
 /// What became of a pod that was to be created.
 #[derive(Debug)]
@@ -113,6 +116,19 @@ pub async fn note_on_revision(
     let annotation = json!({names::ANNOTATION_SPEC: spec.to_string()});
     let patch = json!({"metadata": {"annotations": annotation}, "revision": number});
     context.writer.merge(&api, name, &patch).await.map(drop)
+}
+
+/// Notes on a revision what its engines told.
+pub async fn note_measured(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    notes: &Notes,
+) -> Result<(), WriteError> {
+    let api: Api<ControllerRevision> = Api::namespaced(context.writer.client().clone(), namespace);
+    let annotation = json!({names::ANNOTATION_MEASURED: json!(notes).to_string()});
+    let patch = json!({"metadata": {"annotations": annotation}});
+    gone(context.writer.merge(&api, name, &patch).await.map(drop))
 }
 
 /// Deletes a revision that nothing needs.

@@ -234,7 +234,7 @@ fn placed_note(need: &Need, placed: &Placed) -> String {
         placement.gpus,
         placement.product,
         placement.vram_per_gpu,
-        template.estimate.total,
+        template.estimate_on(&placement.product).total,
     )
 }
 

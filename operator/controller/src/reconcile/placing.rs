@@ -139,6 +139,11 @@ pub fn request(template: &Template, need: &Need, terms: &Terms<'_>) -> Request {
     Request {
         gpus: template.gpus,
         vram_per_gpu: template.estimate.total,
+        vram_on: template
+            .measured
+            .iter()
+            .map(|(product, estimate)| (product.clone(), estimate.total))
+            .collect(),
         resources: resources(template, cached.as_ref()),
         cache: cached.map(|model| CacheNeed {
             key: cache_key(terms.namespace, &model.directory),

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use berth_crds::{
     LLMDeployment, LLMDeploymentStatus,
     llm_deployment::{
-        CostStatus, EstimateStatus, ModelSummary, QueueStatus, ReplicaPhase, ReplicaPlacement,
-        Resolved, ResolvedResources, UsageStatus,
+        CostStatus, EstimateStatus, MeasuredStatus, ModelSummary, QueueStatus, ReplicaPhase,
+        ReplicaPlacement, Resolved, ResolvedResources, UsageStatus,
     },
 };
 use berth_render::{Template, selector};
@@ -75,6 +75,9 @@ pub fn report(seen: &Seen<'_>) -> LLMDeploymentStatus {
         let port = if port == 80 { String::new() } else { format!(":{port}") };
         format!("http://{name}.{namespace}.svc{port}/v1")
     });
+    let measured = seen.shown.and_then(|(hash, template)| {
+        measured::follow(before.measured.as_ref(), hash, template, seen.pods)
+    });
     LLMDeploymentStatus {
         observed_generation: generation,
         conditions: conditions(facts, &before.conditions, generation, seen.now),
@@ -86,10 +89,10 @@ pub fn report(seen: &Seen<'_>) -> LLMDeploymentStatus {
         selector: Some(selector(&deployment.name_any())),
         model: seen.model.clone().or(before.model),
         resolved: seen.shown.map(|(hash, template)| resolved(deployment, hash, template)),
-        estimate: seen.shown.map(|(_, template)| estimate(template)),
-        measured: seen.shown.and_then(|(hash, template)| {
-            measured::follow(before.measured.as_ref(), hash, template, seen.pods)
+        estimate: seen.shown.map(|(hash, template)| {
+            estimate(template, product(hash, measured.as_ref(), seen.pods))
         }),
+        measured,
         gpus: tally.gpus,
         vram: (tally.gpus > 0).then(|| tally.vram.to_string()),
         placements: placements(seen.pods, &before.placements),
@@ -126,10 +129,27 @@ fn mebibytes(bytes: Bytes) -> String {
     format!("{}Mi", bytes.mib_ceil())
 }
 
-fn estimate(template: &Template) -> EstimateStatus {
+/// The product whose estimate is shown: that of the pod that status tells the measure of, else of the
+/// first replica of that revision.
+fn product<'a>(
+    revision: &str,
+    measured: Option<&MeasuredStatus>,
+    pods: &'a [Arc<Replica>],
+) -> Option<&'a str> {
+    let order = |pod: &&Arc<Replica>| {
+        let tells = measured.is_some_and(|measured| measured.pod == pod.key.name);
+        (!tells, pod.replica, pod.created, pod.attempt)
+    };
+    let pod = pods.iter().filter(|pod| pod.revision == revision).min_by_key(order)?;
+    Some(pod.claim.product.as_str())
+}
+
+fn estimate(template: &Template, product: Option<&str>) -> EstimateStatus {
     let bytes = |bytes: Bytes| i64::try_from(bytes.get()).unwrap_or(i64::MAX);
-    let parts = &template.estimate;
+    let known = product.and_then(|product| template.measured.get_key_value(product));
+    let parts = known.map_or(&template.estimate, |(_, estimate)| estimate);
     EstimateStatus {
+        product: known.map(|(product, _)| product.clone()),
         weights: bytes(parts.weights),
         kv_cache: bytes(parts.kv_cache),
         activation: bytes(parts.activation),

@@ -17,7 +17,7 @@ use berth_render::{
 };
 use berth_units::Bytes;
 use berth_vram::{
-    Catalogue, EstimateError, ModelFacts, Parallelism, Workload, estimate, tensor_degrees,
+    Catalogue, EstimateError, ModelFacts, Parallelism, Trust, Workload, estimate, tensor_degrees,
 };
 use serde_json::Value;
 
@@ -26,6 +26,7 @@ use super::{
     facts,
     problem::Problem,
 };
+use crate::measured::notes::{self, Earlier};
 
 /// The longest context that Berth chooses by itself, in tokens.
 pub const DEFAULT_CONTEXT: u32 = 32_768;
@@ -85,6 +86,8 @@ pub struct Wish {
     images: BTreeMap<Vendor, String>,
     runtime_classes: BTreeMap<Vendor, String>,
     kept: Option<Kept>,
+    /// What engines told of it, by GPU count and vendor.
+    earlier: BTreeMap<(u32, Vendor), Vec<Earlier>>,
 }
 
 /// Derived figures of the serving revision that the edit does not touch.
@@ -174,6 +177,7 @@ pub fn resolve(
         images,
         runtime_classes: defaults.runtime_classes.clone(),
         kept,
+        earlier: BTreeMap::new(),
     };
     wish.check()?;
     Ok(wish)
@@ -190,11 +194,28 @@ impl Wish {
         self.template(context, gpus, vendor).map(drop)
     }
 
+    /// The same wish with what engines told of it, looked up by [`notes::subject`].
+    #[must_use]
+    pub fn remembering(mut self, told_of: impl Fn(&Template) -> Vec<Earlier>) -> Self {
+        let Some(&context) = self.contexts.first() else { return self };
+        for &gpus in &self.degrees {
+            for &vendor in &self.vendors {
+                let Ok(template) = self.template(context, gpus, vendor) else { continue };
+                let told = told_of(&notes::subject(&template));
+                if !told.is_empty() {
+                    self.earlier.insert((gpus, vendor), told);
+                }
+            }
+        }
+        self
+    }
+
     /// The template for a choice of context, GPU count and vendor.
     pub fn template(&self, context: u32, gpus: u32, vendor: Vendor) -> Result<Template, Problem> {
         let spec = &self.spec;
         let asked = spec.engine.clone().unwrap_or_default();
-        let estimate = self.estimate(context, gpus, vendor)?;
+        let mut estimate = self.estimate(context, gpus, vendor)?;
+        let measured = self.measured(context, gpus, vendor, &mut estimate);
         let weight_bytes = berth_vram::weights(&self.facts);
         let kept = self.kept.as_ref().filter(|kept| kept.gpus == gpus);
         let resources = match kept {
@@ -230,6 +251,7 @@ impl Wish {
             max_concurrency: self.workload.max_concurrency,
             weight_bytes,
             estimate,
+            measured,
             resources,
             startup_timeout_seconds,
             shutdown_grace_seconds: asked
@@ -257,41 +279,65 @@ impl Wish {
             && self.vendors.contains(&serving.vendor);
         offers
             && candidate.is_ok_and(|candidate| {
-                Template { estimate: serving.estimate.clone(), ..candidate } == *serving
+                let (estimate, measured) = (serving.estimate.clone(), serving.measured.clone());
+                Template { estimate, measured, ..candidate } == *serving
             })
     }
 
-    fn estimate(&self, context: u32, gpus: u32, vendor: Vendor) -> Result<Estimate, Problem> {
-        let workload = Workload {
+    fn workload(&self, context: u32, sequences: u32, vendor: Vendor) -> Workload {
+        Workload {
             context_length: context,
+            max_concurrency: sequences,
             vendor: facts::vendor(vendor),
             ..self.workload.clone()
-        };
-        let estimate = estimate(&self.facts, &workload, Parallelism::tensor(gpus))?;
+        }
+    }
+
+    fn estimate(&self, context: u32, gpus: u32, vendor: Vendor) -> Result<Estimate, Problem> {
+        let workload = self.workload(context, self.workload.max_concurrency, vendor);
+        let found = estimate(&self.facts, &workload, Parallelism::tensor(gpus))?;
         let asked = self.spec.gpu.as_ref().and_then(|gpu| gpu.memory.as_ref());
-        let total = match asked {
-            Some(amount) => amount.0.parse::<Bytes>().map_err(|error| Problem::InvalidAmount {
-                field: "spec.gpu.memory".to_owned(),
-                problem: error.to_string(),
-            })?,
-            None => estimate.per_gpu.total(),
-        };
-        let basis = match asked {
-            Some(_) => "spec.gpu.memory".to_owned(),
-            None => estimate.basis.to_string(),
-        };
-        let parts = estimate.per_gpu;
-        Ok(Estimate {
-            weights: parts.weights,
-            kv_cache: parts.kv_cache,
-            activation: parts.activation,
-            non_torch: parts.non_torch,
-            graphs: parts.graphs,
-            margin: parts.margin,
-            total,
-            kv_bytes_per_token: estimate.kv_bytes_per_token,
-            basis,
-        })
+        let estimate = frozen(&found, found.basis.to_string());
+        let Some(amount) = asked else { return Ok(estimate) };
+        let total = amount.0.parse::<Bytes>().map_err(|error| Problem::InvalidAmount {
+            field: "spec.gpu.memory".to_owned(),
+            problem: error.to_string(),
+        })?;
+        Ok(Estimate { total, basis: "spec.gpu.memory".to_owned(), ..estimate })
+    }
+
+    /// The estimates for products that an engine told of. What was told and cannot be is said on the
+    /// estimate for the others. The user's own figure stands above all of it.
+    fn measured(
+        &self,
+        context: u32,
+        gpus: u32,
+        vendor: Vendor,
+        estimate: &mut Estimate,
+    ) -> BTreeMap<String, Estimate> {
+        if self.spec.gpu.as_ref().is_some_and(|gpu| gpu.memory.is_some()) {
+            return BTreeMap::new();
+        }
+        let now = self.workload(context, self.workload.max_concurrency, vendor);
+        let mut measured = BTreeMap::new();
+        for earlier in self.earlier.get(&(gpus, vendor)).into_iter().flatten() {
+            let then = self.workload(earlier.context_length, earlier.max_concurrency, vendor);
+            let split = Parallelism::tensor(gpus);
+            match berth_vram::measured(&self.facts, (&now, &then), split, &earlier.told) {
+                Ok(found) => {
+                    let found = frozen(&found, earlier.basis());
+                    // What only raises an estimate may leave it as it is.
+                    if found.total != estimate.total || earlier.told.trust == Trust::Replaces {
+                        measured.insert(earlier.product.clone(), found);
+                    }
+                }
+                Err(error) => {
+                    let said = format!("; pod {} was not believed: {error}", earlier.pod);
+                    estimate.basis.push_str(&said);
+                }
+            }
+        }
+        measured
     }
 
     fn resources(&self, weight_bytes: Bytes, gpus: u32) -> Result<Resources, Problem> {
@@ -302,6 +348,22 @@ impl Wish {
                 problem: error.message,
             }
         })
+    }
+}
+
+/// An estimate as a template keeps it.
+fn frozen(estimate: &berth_vram::Estimate, basis: String) -> Estimate {
+    let parts = estimate.per_gpu;
+    Estimate {
+        weights: parts.weights,
+        kv_cache: parts.kv_cache,
+        activation: parts.activation,
+        non_torch: parts.non_torch,
+        graphs: parts.graphs,
+        margin: parts.margin,
+        total: parts.total(),
+        kv_bytes_per_token: estimate.kv_bytes_per_token,
+        basis,
     }
 }
 

@@ -13,7 +13,10 @@ use super::{
     problem::Problem,
     resolve::{Serving, Wish},
 };
-use crate::cache::shelves::cache_key;
+use crate::{
+    cache::shelves::cache_key,
+    measured::notes::{self, Notes},
+};
 
 /// Revisions kept beside those in use.
 const HISTORY: usize = 10;
@@ -33,6 +36,8 @@ pub struct Revision {
     pub template: Template,
     /// The canonical spec that it was made from.
     pub spec: Value,
+    /// What its engines told that they take.
+    pub notes: Notes,
 }
 
 /// The revisions of a deployment from the objects that it owns, oldest first. One that cannot be
@@ -58,6 +63,7 @@ fn read(object: &ControllerRevision) -> Option<Revision> {
         uid: object.meta().uid.clone().unwrap_or_default(),
         number: object.revision.unwrap_or(0),
         template,
+        notes: notes::of(object),
         spec: spec.and_then(|spec| serde_json::from_str(spec).ok()).unwrap_or_default(),
         name,
     })

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::{Tasks, named};
 use crate::{
+    measured::notes,
     metrics::Watches,
     reconcile::Stores,
     world::{self, World, watch::config},
@@ -33,6 +34,7 @@ pub fn stores(
         Api::<ControllerRevision>::all(client.clone()),
         managed.clone(),
         watches.clone(),
+        notes::tag,
         touch(world),
     );
     tasks.spawn(named("the watch of revisions", task));

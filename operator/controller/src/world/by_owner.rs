@@ -15,13 +15,20 @@ pub struct ByOwner<K> {
     ready: watch::Sender<bool>,
 }
 
-impl<K: Resource> Default for ByOwner<K> {
-    fn default() -> Self {
-        Self { index: Mutex::new(Index::new()), ready: watch::Sender::new(false) }
-    }
-}
+/// What else objects are looked up by, beside their namespace.
+pub type Tag<K> = fn(&K) -> Option<String>;
 
 impl<K: Resource> ByOwner<K> {
+    /// None yet. Those that have a tag are found by it too.
+    pub fn new(tag: Tag<K>) -> Self {
+        Self { index: Mutex::new(Index::new(tag)), ready: watch::Sender::new(false) }
+    }
+
+    /// The objects of a namespace that have that tag, by name.
+    pub fn tagged(&self, namespace: &str, tag: &str) -> Vec<Arc<K>> {
+        self.lock().tagged(namespace, tag).cloned().collect()
+    }
+
     /// The objects that the object of that UID controls, by name.
     pub fn of(&self, uid: &str) -> Vec<Arc<K>> {
         self.lock().of(uid).cloned().collect()
@@ -56,13 +63,30 @@ struct Index<K> {
     owned: HashMap<String, BTreeMap<Key, Arc<K>>>,
     /// The UIDs under which the objects stand there.
     owners: HashMap<Key, String>,
+    tag: Tag<K>,
+    /// By namespace and tag.
+    tagged: HashMap<(String, String), BTreeMap<Key, Arc<K>>>,
+    /// The tags under which the objects stand there.
+    tags: HashMap<Key, String>,
     /// What a list that is under way has brought so far.
     listed: Vec<Arc<K>>,
 }
 
 impl<K: Resource> Index<K> {
-    fn new() -> Self {
-        Self { owned: HashMap::new(), owners: HashMap::new(), listed: Vec::new() }
+    fn new(tag: Tag<K>) -> Self {
+        Self {
+            owned: HashMap::new(),
+            owners: HashMap::new(),
+            tag,
+            tagged: HashMap::new(),
+            tags: HashMap::new(),
+            listed: Vec::new(),
+        }
+    }
+
+    fn tagged(&self, namespace: &str, tag: &str) -> impl Iterator<Item = &Arc<K>> {
+        let known = self.tagged.get(&(namespace.to_owned(), tag.to_owned()));
+        known.into_iter().flat_map(BTreeMap::values)
     }
 
     fn of(&self, uid: &str) -> impl Iterator<Item = &Arc<K>> {
@@ -82,7 +106,7 @@ impl<K: Resource> Index<K> {
             }
             Event::InitDone => {
                 let listed = std::mem::take(&mut self.listed);
-                let mut before = std::mem::replace(self, Self::new());
+                let mut before = std::mem::replace(self, Self::new(self.tag));
                 for object in &listed {
                     before.remove(&key(&**object));
                     self.put(Arc::clone(object));
@@ -108,11 +132,25 @@ impl<K: Resource> Index<K> {
         let mut owners = object.owner_references().iter();
         let Some(owner) = owners.find(|owner| owner.controller == Some(true)) else { return };
         let uid = owner.uid.clone();
+        if let Some(tag) = (self.tag)(&object) {
+            self.tags.insert(key.clone(), tag.clone());
+            let with = self.tagged.entry((key.0.clone(), tag)).or_default();
+            with.insert(key.clone(), Arc::clone(&object));
+        }
         self.owners.insert(key.clone(), uid.clone());
         self.owned.entry(uid).or_default().insert(key, object);
     }
 
     fn remove(&mut self, key: &Key) {
+        if let Some(tag) = self.tags.remove(key) {
+            let place = (key.0.clone(), tag);
+            if let Some(with) = self.tagged.get_mut(&place) {
+                with.remove(key);
+                if with.is_empty() {
+                    self.tagged.remove(&place);
+                }
+            }
+        }
         let Some(uid) = self.owners.remove(key) else { return };
         let Some(of) = self.owned.get_mut(&uid) else { return };
         of.remove(key);
@@ -149,7 +187,8 @@ mod tests {
     }
 
     fn listed(objects: &[ControllerRevision]) -> Index<ControllerRevision> {
-        let mut index = Index::new();
+        let mut index =
+            Index::new(|object: &ControllerRevision| object.annotations().get("tag").cloned());
         relist(&mut index, objects);
         index
     }
@@ -187,6 +226,30 @@ mod tests {
         assert_eq!(names(index.of("a")), ["a-2"]);
         index.take(Event::Delete(object("a-2", "a", 2)));
         assert!(index.owned.is_empty() && index.owners.is_empty(), "nothing is left behind");
+        assert!(index.tagged.is_empty() && index.tags.is_empty(), "nothing is left behind");
+    }
+
+    #[test]
+    fn those_with_a_tag_are_found_by_it_in_their_namespace() {
+        let tagged = |name: &str, owner: &str, tag: &str| {
+            let mut object = object(name, owner, 1);
+            object.annotations_mut().insert("tag".to_owned(), tag.to_owned());
+            object
+        };
+        let mut elsewhere = tagged("c-1", "c", "x");
+        elsewhere.metadata.namespace = Some("other".to_owned());
+        let plain = object("a-2", "a", 1);
+        let mut index =
+            listed(&[tagged("b-1", "b", "x"), tagged("a-1", "a", "x"), plain, elsewhere]);
+        assert_eq!(names(index.tagged("team", "x")), ["a-1", "b-1"]);
+        assert_eq!(names(index.tagged("other", "x")), ["c-1"]);
+        index.take(Event::Apply(tagged("a-1", "a", "y")));
+        assert_eq!(names(index.tagged("team", "x")), ["b-1"]);
+        assert_eq!(names(index.tagged("team", "y")), ["a-1"]);
+        index.take(Event::Delete(tagged("b-1", "b", "x")));
+        assert_eq!(names(index.tagged("team", "x")), [""; 0]);
+        relist(&mut index, &[]);
+        assert!(index.tagged.is_empty() && index.tags.is_empty(), "nothing is left behind");
     }
 
     #[test]

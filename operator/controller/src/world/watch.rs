@@ -21,7 +21,10 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::watch::Sender;
 
-use super::{World, by_owner::ByOwner};
+use super::{
+    World,
+    by_owner::{ByOwner, Tag},
+};
 use crate::{cache::content, metrics::Watches};
 
 /// Watches end by themselves after so many seconds and start anew, so that a connection that went
@@ -143,18 +146,19 @@ where
     (reader, task)
 }
 
-/// The same for objects that are looked up by the object that controls them. `touched` is called
+/// The same for objects that are looked up by the object that controls them, or by a tag. `touched` is called
 /// when they can be found, or no longer.
 pub fn by_owner<K>(
     api: Api<K>,
     config: watcher::Config,
     watches: Watches,
+    tag: Tag<K>,
     touched: impl Fn(&K) + Send + 'static,
 ) -> (Arc<ByOwner<K>>, impl Future<Output = ()> + Send)
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
-    let objects = Arc::new(ByOwner::default());
+    let objects = Arc::new(ByOwner::new(tag));
     let kept = Arc::clone(&objects);
     let task = async move {
         let mut events = events(api, config, watches);

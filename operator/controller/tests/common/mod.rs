@@ -5,8 +5,11 @@
 use std::collections::BTreeMap;
 
 use berth_crds::LLMDeployment;
-use berth_operator::reconcile::{intend::Need, resolve::Defaults};
-use berth_planner::{Fleet, Gpus, Node, NodeName, Resources, Vendor};
+use berth_operator::{
+    reconcile::{intend::Need, resolve::Defaults},
+    world::pod::{Learnt, Progress, Replica},
+};
+use berth_planner::{DeploymentId, Fleet, Gpus, Node, NodeName, PodKey, Resources, Vendor};
 use berth_render::{Site, vendor::GpuResources};
 use berth_units::{Bytes, MilliCpu};
 use serde_json::{Value, json};
@@ -73,6 +76,34 @@ pub fn fleet(nodes: impl IntoIterator<Item = Node>) -> Fleet {
     let mut fleet = Fleet::new();
     nodes.into_iter().for_each(|node| fleet.upsert_node(node));
     fleet
+}
+
+/// A replica of [`deployment`] that answers: the first attempt, on one H100 of `gpu-1`.
+pub fn replica(revision: &str, replica: u32) -> Replica {
+    let name = format!("llm-{revision}-{replica}-0-0");
+    Replica {
+        key: PodKey::new("team", name.clone()),
+        uid: name,
+        deployment: DeploymentId::new("team", "llm", "owner"),
+        revision: revision.to_owned(),
+        replica,
+        attempt: 0,
+        node: NodeName::from("gpu-1"),
+        claim: berth_render::Claim {
+            gpus: 1,
+            bytes_per_gpu: Bytes::gib(75),
+            product: "H100".to_owned(),
+            cache: None,
+        },
+        replaces: None,
+        progress: Progress::Ready { since: 0 },
+        address: None,
+        restarts: 0,
+        deleting: false,
+        gone_by: None,
+        created: 0,
+        learnt: Learnt::default(),
+    }
 }
 
 /// The first attempt at replica 0.

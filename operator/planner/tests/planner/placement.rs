@@ -1,7 +1,8 @@
 //! Which node is best, case by case.
 
 use berth_planner::{
-    Gpus, Overlay, Placement, Request, Score, Strategy, Vendor, place, place_all, usable,
+    Gpus, Node, Overlay, Placement, Request, Score, Strategy, Vendor, could_ever, place, place_all,
+    usable,
 };
 use berth_units::Bytes;
 
@@ -34,6 +35,27 @@ fn the_smallest_gpu_that_holds_it_then_the_fullest_node_then_the_first_name() {
     fleet.upsert_occupant(foreign("b", "l40s-10", 4));
     assert_eq!(place(&fleet, &request(2, 40)).unwrap().node, name("l40s-2"));
     assert_eq!(place(&fleet, &request(2, 46)).unwrap().node, name("a100-1"));
+}
+
+#[test]
+fn what_is_known_of_a_product_counts_there_and_nowhere_else() {
+    let product = |name: &str, product: &str, gib| {
+        let node = node(name, 1, gib);
+        let gpus = Gpus { product: product.to_owned(), ..node.gpus.clone().unwrap() };
+        Node { gpus: Some(gpus), ..node }
+    };
+    let fleet = fleet([product("small", "S", 48), product("large", "L", 80)]);
+    let on = |product: &str, gib| Request {
+        vram_on: [(product.to_owned(), Bytes::gib(gib))].into(),
+        ..request(1, 60)
+    };
+    let small = place(&fleet, &on("S", 40)).unwrap();
+    assert_eq!(small.node, name("small"));
+    assert_eq!(small.score.wasted_vram_per_gpu, usable(Bytes::gib(48)) - Bytes::gib(40));
+    assert_eq!(place(&fleet, &on("L", 40)).unwrap().node, name("large"));
+    let refusal = place(&fleet, &on("L", 100)).unwrap_err();
+    assert_eq!(refusal.nearest.unwrap().vram_per_gpu, Bytes::gib(100));
+    assert!(could_ever(&fleet, &on("L", 100)).is_err());
 }
 
 #[test]

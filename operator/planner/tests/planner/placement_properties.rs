@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use berth_planner::{
-    Effect, Fleet, Node, NodeName, Occupant, Overlay, Request, Resources, Strategy as Best, Taint,
-    Toleration, Vendor, could_ever, place, usable,
+    Effect, Fleet, Gpus, Node, NodeName, Occupant, Overlay, Request, Resources, Strategy as Best,
+    Taint, Toleration, Vendor, could_ever, place, usable,
 };
 use berth_units::{Bytes, MilliCpu};
 use proptest::{option, prelude::*, sample::Index};
@@ -69,12 +69,27 @@ fn any_request() -> impl Strategy<Value = Request> {
         option::weighted(0.3, 0..10_u32),
         any::<bool>(),
         prop::collection::btree_map(0..10_u32, 0..3_u32, 0..6),
+        option::weighted(0.3, 1..80_u64),
     )
         .prop_map(
-            |((gpus, vram, cores), amd, zone, product, tolerant, avoid, spread, siblings)| {
+            |(
+                (gpus, vram, cores),
+                amd,
+                zone,
+                product,
+                tolerant,
+                avoid,
+                spread,
+                siblings,
+                measured,
+            )| {
                 Request {
                     gpus,
                     vram_per_gpu: if gpus == 0 { Bytes::ZERO } else { Bytes::gib(vram) },
+                    vram_on: measured
+                        .map(|gib| (format!("{}-{:?}", Vendor::Nvidia, Some(80)), Bytes::gib(gib)))
+                        .into_iter()
+                        .collect(),
                     resources: Resources::of_pod(
                         MilliCpu::cores(cores),
                         Bytes::gib(1),
@@ -117,12 +132,18 @@ fn left(fleet: &Fleet, node: &Node) -> (i64, i64) {
     (gpus.max(0), cpu.max(0))
 }
 
+/// What each GPU of a product must have usable.
+fn needed(gpus: &Gpus, request: &Request) -> Bytes {
+    let known = request.vram_on.iter().find(|(product, _)| **product == gpus.product);
+    known.map_or(request.vram_per_gpu, |(_, bytes)| *bytes)
+}
+
 /// Whether the request fits on the node: every condition spelled out, in no clever order.
 fn fits(fleet: &Fleet, node: &Node, request: &Request) -> bool {
     let (gpus_left, cpu_left) = left(fleet, node);
     let gpus_good = request.gpus == 0
         || node.gpus.as_ref().is_some_and(|gpus| {
-            gpus.vram.is_some_and(|vram| usable(vram) >= request.vram_per_gpu)
+            gpus.vram.is_some_and(|vram| usable(vram) >= needed(gpus, request))
                 && (request.vendor.is_none() || request.vendor == Some(gpus.vendor))
                 && (request.products.is_empty()
                     || request.products[0].to_lowercase() == gpus.product.to_lowercase())
@@ -146,7 +167,7 @@ fn cost(fleet: &Fleet, node: &Node, request: &Request) -> (u32, u64, i64) {
     };
     let waste = match &node.gpus {
         Some(gpus) if request.gpus > 0 => {
-            usable(gpus.vram.unwrap()).get() - request.vram_per_gpu.get()
+            usable(gpus.vram.unwrap()).get() - needed(gpus, request).get()
         }
         _ => 0,
     };

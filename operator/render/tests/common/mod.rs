@@ -69,6 +69,7 @@ pub fn template(
             kv_bytes_per_token: Bytes(131_072),
             basis: "catalogue".to_owned(),
         },
+        measured: BTreeMap::new(),
         resources: resources(None, type_, &source, weights, gpus).unwrap(),
         startup_timeout_seconds: startup_timeout(weights, &source),
         shutdown_grace_seconds: 60,
