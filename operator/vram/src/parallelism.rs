@@ -78,7 +78,9 @@ const VOCAB_PADDING: u32 = 64;
 /// The GPU counts up to `max` that a replica can be spread over, ascending.
 ///
 /// Tensor parallelism: powers of two that divide the heads, the feed-forward layers and, where
-/// weights are quantised in groups, leave whole groups on each GPU. GGUF: any number up to that of
+/// weights are quantised in groups, leave whole groups on each GPU (vLLM's
+/// `validate_fp8_block_shape`, and the same for experts: "is not divisible by weight quantization
+/// `block_n`"). GGUF: any number up to that of
 /// the layers, which llama.cpp deals out. Empty for facts that are not valid.
 pub fn tensor_degrees(facts: &ModelFacts, max: u32) -> Vec<u32> {
     if facts.validate().is_err() {
@@ -107,17 +109,26 @@ fn obstacle(facts: &ModelFacts, degree: u32, expert: bool) -> Option<Obstacle> {
         return Some(Obstacle::Vocabulary(facts.vocab_size));
     }
     let group = facts.quantization.group();
-    let cut = facts.moe.filter(|_| !expert);
-    let experts = cut.map_or(0, |moe| moe.expert_intermediate_size);
-    [facts.intermediate_size, experts].into_iter().find_map(|width| {
+    // Where nothing is cut, a checkpoint loads as it was made, groups that are not full included.
+    let cuts = |width: u32| degree > 1 && !(width / degree).is_multiple_of(group);
+    feed_forward_widths(facts, expert).into_iter().find_map(|width| {
         if !divides(width) {
             Some(Obstacle::FeedForward(width))
-        } else if !(width / degree).is_multiple_of(group) {
+        } else if cuts(width) {
             Some(Obstacle::Group { width, group })
         } else {
             None
         }
     })
+}
+
+/// The widths that tensor parallelism cuts: those of dense layers, of shared experts, which are cut
+/// even where the routed ones are dealt out whole (sglang issue 10852, vLLM issue 42384), and of
+/// routed experts. What is stored in 4-bit floats for experts alone has no groups elsewhere.
+fn feed_forward_widths(facts: &ModelFacts, expert: bool) -> [u32; 3] {
+    let routed = facts.moe.filter(|_| !expert).map_or(0, |moe| moe.expert_intermediate_size);
+    let shared = facts.moe.map_or(0, |moe| moe.shared_width());
+    [facts.intermediate_size, u32::try_from(shared).unwrap_or(u32::MAX), routed]
 }
 
 /// Checks tensor-parallel degree and stages as vLLM does.
@@ -238,11 +249,56 @@ mod tests {
              use 1, 2 or 4"
         );
     }
+
     #[test]
     fn experts_that_are_dealt_out_whole_are_not_cut() {
         let qwen = &catalogue().find("Qwen/Qwen3-235B-A22B-FP8", None).unwrap().facts;
         let whole = Parallelism { expert: true, ..Parallelism::tensor(8) };
         assert_eq!(check_tensor(qwen, whole), Ok(()));
+    }
+
+    #[test]
+    fn shared_experts_are_cut_even_then() {
+        // Qwen3-Next's shared expert of 512 leaves 64 on each of 8 GPUs: vLLM and SGLang refuse its
+        // fp8 checkpoint (sglang issue 10852), with and without expert parallelism.
+        let shared_experts = crate::Moe {
+            experts: 512,
+            experts_per_token: 10,
+            expert_intermediate_size: 512,
+            shared_experts: 1,
+            shared_expert_intermediate_size: None,
+            dense_layers: 0,
+        };
+        let next = ModelFacts {
+            layers: 48,
+            hidden_size: 2048,
+            attention_heads: 16,
+            kv_heads: 2,
+            head_dim: 256,
+            vocab_size: 151_936,
+            max_context: 262_144,
+            moe: Some(shared_experts),
+            quantization: Quantization::Fp8Block,
+            ..ModelFacts::default()
+        };
+        assert_eq!(tensor_degrees(&next, 16), [1, 2, 4]);
+        let whole = Parallelism { expert: true, ..Parallelism::tensor(8) };
+        let refusal = check_tensor(&next, whole).unwrap_err().to_string();
+        assert!(refusal.contains("groups of 128 in a feed-forward width of 512"), "{refusal}");
+        let plain = ModelFacts { quantization: Quantization::None, ..next };
+        assert_eq!(tensor_degrees(&plain, 16), [1, 2, 4, 8, 16]);
+    }
+
+    #[test]
+    fn one_gpu_takes_groups_that_are_not_full() {
+        let llama = &catalogue().find("meta-llama/Llama-3.1-8B-Instruct", None).unwrap().facts;
+        let odd = ModelFacts {
+            intermediate_size: 14_400,
+            quantization: Quantization::Gptq { bits: 4, group_size: 128 },
+            ..llama.clone()
+        };
+        assert!(!odd.intermediate_size.is_multiple_of(128));
+        assert_eq!(tensor_degrees(&odd, 4), [1]);
     }
 
     #[test]
