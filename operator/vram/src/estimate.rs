@@ -86,7 +86,7 @@ pub fn estimate(
         kv_bytes_per_token: engine::kv_bytes_per_token(facts, workload, parallelism),
         gpus: parallelism.gpus(),
         basis: basis(facts, workload, parallelism),
-        repacked: engine::repacked_experts(facts, parallelism),
+        repacked: engine::repacked(facts, parallelism),
         risk: workload.risk,
     })
 }

@@ -103,9 +103,9 @@ pub(crate) fn on_amd(
     gaps.push(Gap::Amd);
 }
 
-/// What experts would load more on AMD.
-pub(crate) fn repacked_experts(facts: &ModelFacts, parallelism: Parallelism) -> Bytes {
-    vllm::repacked_experts(facts, parallelism.tensor)
+/// What the weights of the fullest GPU would load more on AMD.
+pub(crate) fn repacked(facts: &ModelFacts, parallelism: Parallelism) -> Bytes {
+    vllm::repacked(facts, parallelism, facts.layers.div_ceil(parallelism.pipeline.max(1)))
 }
 
 /// What there are no complete logs of.

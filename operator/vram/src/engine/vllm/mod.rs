@@ -7,9 +7,12 @@
 //! ([`Constants`](super::Constants)).
 
 mod activation;
+mod amd;
 mod kv;
 
 use berth_units::Bytes;
+
+pub(super) use amd::{on_amd, repacked};
 
 use super::{Constant, Constants, gap::Gap};
 use crate::{
@@ -95,7 +98,7 @@ pub(super) fn stages(
                 margin: Bytes::ZERO,
             };
             if workload.vendor == Vendor::Amd {
-                on_amd(constants, repacked_experts(facts, parallelism.tensor), &mut parts);
+                on_amd(constants, repacked(facts, parallelism, stage.len()), &mut parts);
             }
             parts
         })
@@ -205,40 +208,6 @@ fn graphs(constants: &Constants, facts: &ModelFacts, workload: &Workload, stage:
         graphs += constants.mib(Constant::GraphsLatentLayer) * layers;
     }
     bytes(graphs)
-}
-
-/// What experts take more on AMD: builds for it pad their rows by 128 values (where a row is a multiple
-/// of 512 bytes), and the space of the unpadded down-projections is not given back. So Qwen3-VL-30B
-/// loads 79.3 GiB instead of 58.2, Llama-4-Maverick on 8 GPUs 126.7 instead of 93.8, and
-/// Qwen3-235B on 4, where only the gate is padded, 112.6 instead of 109.6.
-pub(super) fn repacked_experts(facts: &ModelFacts, gpus: u32) -> Bytes {
-    const PAD: u64 = 128;
-    const ROW: u64 = 512;
-    let (Quantization::None, Some(moe)) = (facts.quantization, facts.moe) else {
-        return Bytes::ZERO;
-    };
-    let hidden = u64::from(facts.hidden_size);
-    let width = u64::from(moe.expert_intermediate_size.div_ceil(gpus.max(1)));
-    let experts = u64::from(moe.experts) * u64::from(facts.expert_layers());
-    let padded = |row: u64| (row * 2).is_multiple_of(ROW);
-    let added = if padded(width) {
-        // The padded gate finds its place in what an earlier layer's left.
-        hidden * PAD + hidden * width
-    } else if padded(hidden) {
-        2 * width * PAD
-    } else {
-        0
-    };
-    Bytes(experts) * added * 2
-}
-
-/// What AMD's builds take more or otherwise.
-pub(super) fn on_amd(constants: &Constants, repacked: Bytes, parts: &mut Breakdown) {
-    parts.weights += repacked;
-    parts.non_torch += bytes(constants.mib(Constant::NonTorchAmd));
-    if parts.graphs > Bytes::ZERO {
-        parts.graphs = bytes(constants.mib(Constant::GraphsAmd));
-    }
 }
 
 /// Rounded up; never negative.
