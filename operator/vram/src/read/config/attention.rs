@@ -18,6 +18,8 @@ pub(super) struct Attention {
     pub kv: Heads,
     /// Whether values are the keys: no projection of their own (Gemma 4's full layers).
     pub keys_are_values: bool,
+    /// Width of the vector that queries of all heads are made from (Step-3), the same on every GPU.
+    pub query_rank: Option<u32>,
 }
 
 /// The number of query heads.
@@ -123,7 +125,8 @@ impl Attention {
             head_dim,
             value_head_dim: value.filter(|&value| value != head_dim),
         };
-        Ok(Self { heads, kv, keys_are_values })
+        let query_rank = fields.number(&["share_q_dim"])?.filter(|&rank| rank > 0);
+        Ok(Self { heads, kv, keys_are_values, query_rank })
     }
 
     /// The matrices, without those to keys and values where they are an earlier layer's.
@@ -133,7 +136,14 @@ impl Attention {
         let value = u64::from(self.kv.value_head_dim.unwrap_or(self.kv.head_dim));
         let kv_heads = u64::from(self.kv.kv_heads);
         let queries = heads * key * if traits.query_gate { 2 } else { 1 };
-        into.linear(Class::Attention, "self_attn.q_proj", hidden, queries, traits.biases.qkv);
+        let bias = traits.biases.qkv;
+        if let Some(rank) = self.query_rank.map(u64::from) {
+            into.linear(Class::LatentProjection, "self_attn.q_proj", hidden, rank, bias);
+            into.small(Class::Replicated, rank);
+            into.linear(Class::Attention, "self_attn.wq", rank, queries, false);
+        } else {
+            into.linear(Class::Attention, "self_attn.q_proj", hidden, queries, bias);
+        }
         if !shared {
             let keys = kv_heads * key;
             into.linear(Class::KvProjection, "self_attn.k_proj", hidden, keys, traits.biases.qkv);

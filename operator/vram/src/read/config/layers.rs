@@ -49,7 +49,10 @@ pub(super) fn count(fields: &Fields<'_>) -> Result<u32, ReadError> {
         "decoder_layers",
         "n_layers_total",
     ];
-    let count = match fields.number(&names)? {
+    // Whisper's num_hidden_layers is its encoder's: large-v3-turbo decodes with 4 layers, not 32.
+    let decoders = ["decoder_layers"];
+    let names = if fields.has_own("decoder_layers") { &decoders[..] } else { &names[..] };
+    let count = match fields.number(names)? {
         Some(count) => count,
         None => listed()
             .and_then(|count| u32::try_from(count).ok())
@@ -105,6 +108,8 @@ pub(super) fn kinds(
     let feed_forward = |layer: usize| match (kind, routed[layer]) {
         ("mamba" | "mamba2" | "falcon_mamba", _) => FeedForward::None,
         (_, true) if kind.contains("gemma4") => FeedForward::Both,
+        // Grok 2.
+        (_, true) if fields.flag(&["residual_moe"]) == Some(true) => FeedForward::Both,
         (_, true) => FeedForward::Experts,
         (_, false) => FeedForward::Dense,
     };

@@ -58,6 +58,7 @@ pub(super) fn facts(
     tensors.outside.layers = 1;
     store(&mut tensors.outside, &outside, scheme, None);
     tensors.draft_bytes = model.draft_bytes(scheme)?;
+    tensors.unused_bytes = model.adapter_bytes()?;
 
     let facts = model.facts(tensors, state_bytes)?;
     let facts = ModelFacts {
@@ -325,6 +326,31 @@ impl<'a> Model<'a> {
 
     pub(super) fn vocabulary(&self) -> Result<u32, ReadError> {
         self.fields.need(&["vocab_size", "padded_vocab_size", "n_vocab"])
+    }
+
+    /// Adapters that a checkpoint holds beside its weights, one for each sense (Phi-4-multimodal), in
+    /// 16 bits: vLLM loads them only where they are asked for as `LoRA` modules.
+    fn adapter_bytes(&self) -> Result<u64, ReadError> {
+        let mut ranks = 0;
+        for name in ["vision_lora", "speech_lora"] {
+            if let Some(adapter) = self.fields.object(&[name]) {
+                ranks += adapter.number(&["r"])?.map_or(0, u64::from);
+            }
+        }
+        if ranks == 0 {
+            return Ok(0);
+        }
+        let attention = self.attention(0, false)?;
+        let width = feed_forward::dense_width(self.kind, self.fields, self.hidden, 0, false)?;
+        let (hidden, width, head) =
+            (u64::from(self.hidden), u64::from(width), u64::from(attention.kv.head_dim));
+        let queries = u64::from(attention.heads).saturating_mul(head);
+        let keys = u64::from(attention.kv.kv_heads).saturating_mul(head);
+        // In and out of the fused projection to queries, keys and values, the one out of attention,
+        // the fused gate and up, and down.
+        let sides = [hidden * 4, queries.saturating_mul(2), keys.saturating_mul(2), width * 3];
+        let sides = sides.into_iter().fold(0, u64::saturating_add);
+        Ok(sides.saturating_mul(ranks).saturating_mul(u64::from(self.layers)).saturating_mul(2))
     }
 
     /// Layers that only draft tokens ahead: one like the last, with a projection from two hidden

@@ -23,11 +23,18 @@ pub(super) fn parameters(root: &Fields<'_>, hidden: u32) -> Result<u64, ReadErro
     if let Some(encoder) = AUDIO.iter().find_map(|name| tower(root, name)) {
         sum = sum.saturating_add(audio(&encoder, text)?);
     }
+    if root.model_type() == "phi4mm" {
+        sum = sum.saturating_add(PHI4MM);
+    }
     if root.model_type() == "whisper" {
         sum = sum.saturating_add(audio(root, 0)?);
     }
     Ok(sum)
 }
+
+/// Phi-4-multimodal's towers with their projectors, which its config only names: 440 million for images
+/// and 460 for sound, as its report says (arXiv 2503.01743, section 2.2).
+const PHI4MM: u64 = 900_000_000;
 
 /// A config within, with the defaults of its own kind.
 fn tower<'a>(root: &Fields<'a>, name: &str) -> Option<Fields<'a>> {
