@@ -49,7 +49,7 @@ fn what_cannot_be_answered_says_what_to_do() {
     for (arguments, code, words) in [
         (&["estimate", "--model", "llama-3.1-8b-instruct"][..], 1, LLAMA),
         (&["estimate", "--model", "nobody/zzqq"], 1, "--config FILE"),
-        (&["estimate", "--model", LLAMA, "--gpu", "H1000"], 1, "use one of H100-80GB"),
+        (&["estimate", "--model", LLAMA, "--gpu", "H1000"], 1, "use one of B300, GB300"),
         (&["estimate", "--model", LLAMA, "--context", "200000"], 1, "131072 or less"),
         (&["estimate", "--model", LLAMA, "--gpu", "L4", "--tp", "3"], 1, "use 1, 2, 4"),
         (&["estimate", "--model", LLAMA, "--kv-dtype", "q8_0"], 1, "use Auto or Fp8"),

@@ -34,6 +34,15 @@ pub struct Product {
     pub bf16: bool,
     /// Where the figures are from.
     pub source: String,
+    /// Whether the source was not at hand when the table was last checked: its figures are as people
+    /// know them.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unconfirmed: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// Peak arithmetic by the type that is multiplied, in 10^12 operations a second, without sparsity.
@@ -84,7 +93,8 @@ impl Product {
     /// Whether the engines serve weights stored so on it. Unpacking 8- and 4-bit floats without
     /// arithmetic of their type takes bf16 (vLLM's Marlin kernels: Ampere and newer; on AMD there
     /// are none); AWQ, GPTQ and bitsandbytes are left out on Volta (vLLM wants compute capability
-    /// 7.5), and what is only made for NVIDIA on AMD.
+    /// 7.5), 8-bit integers on Blackwell ("Int8 not supported on SM100", vLLM's
+    /// `scaled_mm_helper.hpp`), and what is only made for NVIDIA on AMD.
     pub fn serves(&self, stored: Quantization) -> bool {
         let nvidia = self.vendor == Vendor::Nvidia;
         match stored {
@@ -93,12 +103,16 @@ impl Product {
             }
             Quantization::Mxfp4 => self.bf16 && (nvidia || self.teraflops.fp8.is_some()),
             Quantization::Nvfp4 => nvidia && self.bf16,
-            Quantization::Int8 | Quantization::Awq { .. } | Quantization::Gptq { .. } => {
-                self.teraflops.int8.is_some()
-            }
+            Quantization::Int8 => self.teraflops.int8.is_some() && !self.is_blackwell(),
+            Quantization::Awq { .. } | Quantization::Gptq { .. } => self.teraflops.int8.is_some(),
             Quantization::Bnb4 => nvidia && self.teraflops.int8.is_some(),
             _ => true,
         }
+    }
+
+    /// NVIDIA's first with arithmetic for 4-bit floats.
+    fn is_blackwell(&self) -> bool {
+        self.vendor == Vendor::Nvidia && self.teraflops.fp4.is_some()
     }
 
     /// The most operations a second with weights stored so, at best: whole types that the GPU
@@ -150,6 +164,10 @@ mod tests {
             ("NVIDIA GeForce RTX 4090", "RTX-4090"),
             ("AMD_Instinct_MI300X_OAM", "MI300X"),
             ("mi300x", "MI300X"),
+            ("NVIDIA-B300-SXM6-AC", "B300"),
+            ("NVIDIA-GH200-480GB", "GH200-96GB"),
+            ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "RTX-PRO-6000-Server"),
+            ("AMD Instinct MI355X", "MI355X"),
         ] {
             let found = product(name).map(|product| product.name.as_str());
             assert_eq!(found, Some(short), "{name}");
@@ -167,7 +185,54 @@ mod tests {
                 assert_eq!(product(name), Some(a), "{name}");
             }
         }
-        assert!(products().len() >= 25);
+        assert!(products().len() >= 38);
+    }
+
+    #[test]
+    fn figures_are_of_one_kind() {
+        for product in products() {
+            let Teraflops { fp16, fp8, int8, fp4 } = product.teraflops;
+            // Half the bits, twice the rate, where a GPU has the type; B300 gave up its integers, and
+            // a rate with sparsity would stand out.
+            for (rate, of) in [(fp8, Some(fp16)), (fp4, fp8)] {
+                let Some((rate, of)) = rate.zip(of) else { continue };
+                assert!((1.9..4.1).contains(&(rate / of)), "{product}: {rate} / {of}");
+            }
+            if let Some(int8) = int8 {
+                assert!(int8 <= 4.1 * fp16, "{product}: {int8}");
+            }
+            // What a GPU has is read in 8 to 115 ms.
+            let milliseconds =
+                product.vram().as_gib_f64() * 1.073_741_824 / product.gigabytes_per_second * 1e3;
+            assert!((8.0..115.0).contains(&milliseconds), "{product}: {milliseconds}");
+        }
+    }
+
+    #[test]
+    fn weights_are_served_where_engines_have_kernels() {
+        use Quantization as Q;
+        let awq = Q::Awq { bits: 4, group_size: 128 };
+        let gptq = Q::Gptq { bits: 4, group_size: 128 };
+        let all = [Q::None, Q::Fp8, Q::Fp8Block, Q::Int8, awq, gptq, Q::Mxfp4, Q::Nvfp4, Q::Bnb4];
+        for (name, not) in [
+            ("H100", &[][..]),
+            ("L40S", &[]),
+            ("A100", &[]),
+            ("RTX-3090", &[]),
+            ("B200", &[Q::Int8]),
+            ("B300", &[Q::Int8]),
+            ("RTX-5090", &[Q::Int8]),
+            ("T4", &[Q::Fp8, Q::Fp8Block, Q::Mxfp4, Q::Nvfp4]),
+            ("V100", &[Q::Fp8, Q::Fp8Block, Q::Int8, awq, gptq, Q::Mxfp4, Q::Nvfp4, Q::Bnb4]),
+            ("MI300X", &[Q::Nvfp4, Q::Bnb4]),
+            ("MI355X", &[Q::Nvfp4, Q::Bnb4]),
+            ("MI210", &[Q::Fp8, Q::Fp8Block, Q::Mxfp4, Q::Nvfp4, Q::Bnb4]),
+        ] {
+            let product = product(name).unwrap();
+            for stored in all {
+                assert_eq!(product.serves(stored), !not.contains(&stored), "{name}: {stored}");
+            }
+        }
     }
 
     #[test]
