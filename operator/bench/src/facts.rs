@@ -7,9 +7,13 @@
 //! taken from the embedded catalogue; where that does not know the model either, from what is
 //! stated about its size, and the row says so.
 
-use berth_vram::{Entry, ModelFacts, Quantization, catalogue, read};
+mod guess;
+mod storage;
+
+use berth_vram::{Entry, ModelFacts, catalogue, read};
 use serde_json::{Map, Value, json};
 
+use self::{guess::guessed, storage::Storage};
 use crate::cases::Case;
 
 /// The models of a `configs.json`.
@@ -246,137 +250,6 @@ pub fn base_name(model: &str) -> String {
     name.to_owned()
 }
 
-/// How a case's checkpoint is stored, by its columns and its name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Storage {
-    word: String,
-    name: String,
-    fp32: bool,
-}
-
-impl Storage {
-    fn of(case: &Case) -> Self {
-        Self {
-            word: case.text("quantization").to_lowercase(),
-            name: case.model().to_lowercase(),
-            fp32: case.text("dtype") == "float32",
-        }
-    }
-
-    fn is_plain(&self) -> bool {
-        matches!(self.word.as_str(), "none" | "")
-    }
-
-    /// As the catalogue's facts name it; none where the columns do not tell.
-    fn quantization(&self, block: bool) -> Option<Quantization> {
-        let (word, name) = (self.word.as_str(), self.name.as_str());
-        let says = |what: &str| word.contains(what) || name.contains(what);
-        let integers = Quantization::Gptq { bits: 4, group_size: 128 };
-        Some(if self.is_plain() {
-            if self.fp32 { Quantization::Fp32 } else { Quantization::None }
-        } else if says("nvfp4") || word.contains("fp4") && word.contains("modelopt") {
-            Quantization::Nvfp4
-        } else if word.contains("mxfp4") {
-            Quantization::Mxfp4
-        } else if says("awq") {
-            Quantization::Awq { bits: 4, group_size: 128 }
-        } else if says("w4a16") || says("int4") || says("gptq") || says("4bit") {
-            integers
-        } else if says("w8a8") || says("int8") || says("w8a16") {
-            if name.contains("fp8") { Quantization::Fp8 } else { Quantization::Int8 }
-        } else if says("fp8") || word == "modelopt" {
-            if block { Quantization::Fp8Block } else { Quantization::Fp8 }
-        } else {
-            return None;
-        })
-    }
-
-    /// A `quantization_config` that says the same.
-    fn config(&self, config: &Map<String, Value>) -> Option<Value> {
-        let kind = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
-        let block = ["deepseek_v3", "deepseek_v32", "kimi_k2", "minimax_m2"].contains(&kind)
-            || config
-                .get("quantization_config")
-                .is_some_and(|own| own["weight_block_size"].is_array());
-        let groups = |weights: Value| {
-            json!({
-                "quant_method": "compressed-tensors",
-                "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}},
-                "ignore": ["lm_head", "re:.*vision.*", "re:.*visual.*", "re:.*router.*", "re:.*gate$"],
-            })
-        };
-        Some(match self.quantization(block)? {
-            Quantization::Fp8Block => {
-                json!({"quant_method": "fp8", "weight_block_size": [128, 128]})
-            }
-            Quantization::Fp8 if self.word == "modelopt" => {
-                json!({"quant_method": "modelopt", "quant_algo": "FP8", "exclude_modules": ["lm_head"]})
-            }
-            Quantization::Fp8 => {
-                groups(json!({"num_bits": 8, "type": "float", "strategy": "channel"}))
-            }
-            Quantization::Int8 => {
-                groups(json!({"num_bits": 8, "type": "int", "strategy": "channel"}))
-            }
-            Quantization::Gptq { .. } => groups(json!({
-                "num_bits": 4, "type": "int", "strategy": "group", "group_size": 128, "symmetric": true,
-            })),
-            Quantization::Awq { .. } => {
-                json!({"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": true})
-            }
-            Quantization::Nvfp4 => {
-                // NVIDIA's own of DeepSeek's models leave attention alone.
-                let latent = config.get("kv_lora_rank").is_some_and(is_said);
-                let exclude =
-                    if latent { json!(["lm_head", "*self_attn*"]) } else { json!(["lm_head"]) };
-                json!({"quant_method": "modelopt", "quant_algo": "NVFP4", "exclude_modules": exclude})
-            }
-            Quantization::Mxfp4 => json!({"quant_method": "mxfp4"}),
-            _ => return None,
-        })
-    }
-
-    /// What the flags of the run change of a checkpoint's facts.
-    fn apply(&self, facts: ModelFacts) -> ModelFacts {
-        if self.fp32 {
-            // Loaded in 32 bits: counted anew from the architecture.
-            let parameters = berth_vram::parameters(&facts);
-            return ModelFacts {
-                parameters: Some(parameters),
-                quantization: Quantization::Fp32,
-                tensors: None,
-                weight_bytes: None,
-                ..facts
-            };
-        }
-        facts
-    }
-
-    fn apply_to_catalogue(&self, facts: &ModelFacts) -> ModelFacts {
-        let block = facts.quantization == Quantization::Fp8Block || facts.mla.is_some();
-        match self.quantization(block) {
-            Some(asked) if asked != facts.quantization && !same_kind(asked, facts.quantization) => {
-                ModelFacts {
-                    quantization: asked,
-                    weight_bytes: None,
-                    tensors: None,
-                    ..facts.clone()
-                }
-            }
-            _ => facts.clone(),
-        }
-    }
-}
-
-/// Whether two say the same but for the size of groups and blocks.
-fn same_kind(a: Quantization, b: Quantization) -> bool {
-    use Quantization::{Awq, Fp8, Fp8Block, Gptq};
-    matches!(
-        (a, b),
-        (Fp8 | Fp8Block, Fp8 | Fp8Block) | (Gptq { .. } | Awq { .. }, Gptq { .. } | Awq { .. })
-    )
-}
-
 /// Takes a stated size of the checkpoint for exact where it is that of a plain one and agrees with the
 /// architecture: some tables add up files that no engine loads.
 fn with_stated_size(
@@ -402,91 +275,6 @@ fn stated_gib(config: &Map<String, Value>) -> Option<f64> {
         .iter()
         .find_map(|name| config.get(*name)?.as_f64())
         .filter(|&gib| gib > 0.0)
-}
-
-/// A model that nobody knows, from what is said about its size and its cache.
-fn guessed(case: &Case, config: &Map<String, Value>, storage: &Storage) -> Result<Known, String> {
-    let number = |name: &str| {
-        config.get(name).and_then(Value::as_u64).and_then(|value| u32::try_from(value).ok())
-    };
-    let lacks = missing(config).unwrap_or("facts");
-    let refuse =
-        || format!("configs.json lacks {lacks}, and the catalogue does not know the model");
-    let layers = number("num_hidden_layers").ok_or_else(refuse)?;
-    let head_dim = number("head_dim").unwrap_or(128).max(1);
-    let stated = stated_gib(config).ok_or_else(refuse)?;
-    // The size is that of the config's own checkpoint, whatever the case's is.
-    let bytes_each = if config.contains_key("quantization_config") { 1.0 } else { 2.0 };
-    let parameters = stated * (1_u64 << 30) as f64 / bytes_each;
-    // A transformer has about twelve times its width squared in a layer.
-    let width = (parameters / (12.0 * f64::from(layers))).sqrt();
-    let hidden = number("hidden_size").unwrap_or_else(|| rounded(width, head_dim));
-    let kv_heads = number("num_key_value_heads").unwrap_or(8).max(1);
-    let heads = number("num_attention_heads").unwrap_or(hidden / head_dim).max(1);
-    let heads = heads.next_multiple_of(kv_heads);
-    let vocab = number("vocab_size").unwrap_or_else(|| vocabulary(case.model()));
-    // What tables and attention leave is for three matrices of the feed-forward layer.
-    let tables = 2.0 * f64::from(vocab) * f64::from(hidden);
-    let attention = 2.0 * f64::from(hidden) * f64::from(head_dim) * f64::from(heads + kv_heads);
-    let each = (parameters - tables) / f64::from(layers) - attention;
-    let feed_forward = rounded(each / (3.0 * f64::from(hidden)), 64);
-    let mut whole = config.clone();
-    for (name, value) in [
-        ("hidden_size", hidden),
-        ("num_attention_heads", heads),
-        ("num_key_value_heads", kv_heads),
-        ("head_dim", head_dim),
-        ("vocab_size", vocab),
-        ("intermediate_size", feed_forward),
-        ("max_position_embeddings", case.context().unwrap_or(8192).max(8192)),
-    ] {
-        if !config.get(name).is_some_and(is_said) {
-            whole.insert(name.to_owned(), json!(value));
-        }
-    }
-    Ok(Known {
-        facts: from_config(&whole, storage)?,
-        source: format!("configs.json, which lacks {lacks}: widths by size, vocabulary by family"),
-        guessed: true,
-    })
-}
-
-/// A positive width in whole units.
-fn rounded(width: f64, unit: u32) -> u32 {
-    let units = (width / f64::from(unit)).round().clamp(1.0, 1e6);
-    (1..=1_000_000_u32).find(|&n| f64::from(n) >= units).unwrap_or(1).saturating_mul(unit)
-}
-
-/// The vocabulary of a family of models: tokenisers are shared.
-fn vocabulary(model: &str) -> u32 {
-    const FAMILIES: [(&str, u32); 24] = [
-        ("gemma", 262_144),
-        ("qwen3.5", 248_320),
-        ("qwen3.6", 248_320),
-        ("qwen3.8", 248_320),
-        ("qwen", 151_936),
-        ("qwq", 151_936),
-        ("llama-4", 202_048),
-        ("llama-2", 32_000),
-        ("codellama", 32_016),
-        ("llama", 128_256),
-        ("nemo", 131_072),
-        ("mistral-small", 131_072),
-        ("ministral", 131_072),
-        ("magistral", 131_072),
-        ("devstral", 131_072),
-        ("mixtral", 32_000),
-        ("mistral", 32_768),
-        ("deepseek", 129_280),
-        ("granite", 49_160),
-        ("phi-4", 100_352),
-        ("phi", 51_200),
-        ("gpt-oss", 201_088),
-        ("minimax", 200_064),
-        ("kimi", 163_840),
-    ];
-    let lower = model.to_lowercase();
-    FAMILIES.iter().find(|(family, _)| lower.contains(family)).map_or(128_000, |&(_, size)| size)
 }
 
 #[cfg(test)]
