@@ -2,7 +2,7 @@
 
 use std::{env, net::SocketAddr, path::PathBuf, time::Duration};
 
-use berth_inspect::{Selection, redirects::Redirects};
+use berth_inspect::{Selection, oci::Reference, redirects::Redirects};
 use clap::{ArgGroup, Args as Group, Parser, Subcommand};
 use reqwest::Url;
 
@@ -110,6 +110,14 @@ pub struct Reach {
     #[arg(long, value_name = "NAME", default_value = "HF_TOKEN")]
     pub token_env: String,
 
+    /// How patient to be.
+    #[command(flatten)]
+    pub patience: Patience,
+}
+
+/// How long to wait, how often to try, and whom to trust.
+#[derive(Debug, Group)]
+pub struct Patience {
     /// How long no byte may come until an attempt has failed.
     #[arg(long, value_name = "SPAN", default_value = "60s", value_parser = span)]
     pub timeout: Duration,
@@ -137,6 +145,9 @@ pub enum Inspect {
     /// On a Hugging Face hub, or a mirror that speaks its file API.
     #[command(args_override_self = true)]
     Hub(Box<InspectHub>),
+    /// In a registry.
+    #[command(args_override_self = true)]
+    Oci(Box<InspectArtifact>),
     /// In a directory.
     Dir(InspectDirectory),
 }
@@ -159,6 +170,30 @@ pub struct InspectHub {
     /// How to ask.
     #[command(flatten)]
     pub reach: Reach,
+}
+
+/// A model in a registry.
+#[derive(Debug, Group)]
+pub struct InspectArtifact {
+    /// The artifact: REGISTRY/REPOSITORY:TAG or @DIGEST.
+    #[arg(value_name = "REFERENCE")]
+    pub reference: Reference,
+
+    /// File with the registries' passwords: the .dockerconfigjson of an imagePullSecret.
+    #[arg(long, value_name = "FILE")]
+    pub passwords: Option<PathBuf>,
+
+    /// The registry speaks http and no https.
+    #[arg(long)]
+    pub plain_http: bool,
+
+    /// Which files.
+    #[command(flatten)]
+    pub chosen: Chosen,
+
+    /// How patient to be.
+    #[command(flatten)]
+    pub patience: Patience,
 }
 
 /// A model in a directory.
@@ -210,10 +245,17 @@ impl Reach {
         Ok(Settings {
             endpoint: self.endpoint.clone(),
             token,
-            timeout: self.timeout,
-            authorities: Authorities { file: self.ca_file.clone(), pem: self.ca_pem.clone() },
+            timeout: self.patience.timeout,
+            authorities: self.patience.authorities(),
             redirects: Redirects::Anywhere,
         })
+    }
+}
+
+impl Patience {
+    /// Whom to trust.
+    pub fn authorities(&self) -> Authorities {
+        Authorities { file: self.ca_file.clone(), pem: self.ca_pem.clone() }
     }
 
     /// When to try again.
@@ -268,7 +310,7 @@ impl HubArgs {
             offline: self.offline,
             parallel: self.parallel.into(),
             settings: self.reach.settings()?,
-            policy: self.reach.policy(),
+            policy: self.reach.patience.policy(),
         })
     }
 }

@@ -156,7 +156,7 @@ fn source(error: &InspectError) -> u8 {
     match error {
         InspectError::Io { .. } => 1,
         InspectError::Usage(_) => 2,
-        InspectError::Denied { .. } => 11,
+        InspectError::Denied { .. } | InspectError::Locked { .. } => 11,
         InspectError::NotFound(_) => 12,
         InspectError::GaveUp { .. } => 15,
         InspectError::Nonsense(_) | InspectError::Redirected { .. } => 16,

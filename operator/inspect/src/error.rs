@@ -32,6 +32,26 @@ pub enum InspectError {
         /// Whether a token was sent.
         token: bool,
     },
+    /// 401 or 403 of a registry.
+    #[error(
+        "{host} refuses {what} ({status}): {}",
+        if *password {
+            "the pull secret may not read it, or has expired"
+        } else {
+            "it is private, or does not exist; give the deployment an imagePullSecret with a \
+             password for that registry"
+        }
+    )]
+    Locked {
+        /// Who refuses.
+        host: String,
+        /// The artifact or the layer.
+        what: String,
+        /// The status.
+        status: u16,
+        /// Whether a password, or a token for one, was sent.
+        password: bool,
+    },
     /// 404, or no file that is wanted.
     #[error("{0}")]
     NotFound(String),
@@ -123,7 +143,7 @@ impl InspectError {
     pub fn label(&self) -> &'static str {
         match self {
             Self::Usage(_) => "usage",
-            Self::Denied { .. } => "denied",
+            Self::Denied { .. } | Self::Locked { .. } => "denied",
             Self::NotFound(_) => "not_found",
             Self::Nonsense(_) => "nonsense",
             Self::Redirected { .. } => "redirected",

@@ -1,4 +1,5 @@
-//! What a model is, learnt without its weights: from a hub or its mirror, or a directory.
+//! What a model is, learnt without its weights: from a hub or its mirror, a directory, or an OCI
+//! artifact.
 //!
 //! `berth-fetch inspect` calls it in a pod in the tenant's namespace, with the tenant's secrets, for
 //! whatever a tenant names; the controller calls [`hub`] for the endpoint that the administrator
@@ -24,6 +25,7 @@ pub mod listing;
 pub mod meter;
 mod model;
 pub mod name;
+pub mod oci;
 pub mod pattern;
 pub mod redirects;
 pub mod remote;

@@ -17,7 +17,16 @@ impl Token {
         if secret.is_empty() {
             return Ok(None);
         }
-        let mut value = HeaderValue::from_str(&format!("Bearer {secret}")).map_err(|_| {
+        Self::of(&format!("Bearer {secret}"))
+    }
+
+    /// From a user name and a password, in base64.
+    pub fn basic(encoded: &str) -> Result<Option<Self>, InspectError> {
+        Self::of(&format!("Basic {encoded}"))
+    }
+
+    fn of(text: &str) -> Result<Option<Self>, InspectError> {
+        let mut value = HeaderValue::from_str(text).map_err(|_| {
             InspectError::Usage("the token holds characters that no token has".to_owned())
         })?;
         value.set_sensitive(true);
