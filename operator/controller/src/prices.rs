@@ -14,7 +14,7 @@ use berth_crds::{CostProfile, cost_profile as api};
 use berth_planner::{DeploymentId, Node, NodeName, Occupant, Owner};
 use kube::ResourceExt;
 
-use crate::world::{State as World, pod::Progress};
+use crate::world::{pod::Progress, state::State as World};
 
 /// The prices of one profile, or what is wrong with them.
 pub type Checked = Result<PriceList, Vec<PriceError>>;

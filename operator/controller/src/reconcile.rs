@@ -21,7 +21,6 @@ pub mod resolve;
 pub mod revisions;
 
 use std::{
-    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -169,15 +168,7 @@ async fn steps(deployment: &Arc<LLMDeployment>, context: &Context) -> Result<Act
     let (namespace, name) = (deployment.namespace().unwrap_or_default(), deployment.name_any());
     if deployment.metadata.deletion_timestamp.is_some() {
         // Its objects go with it: the garbage collector follows their owner references.
-        let id = DeploymentId::new(
-            namespace.clone(),
-            name.clone(),
-            deployment.uid().unwrap_or_default(),
-        );
-        context.world.update(|state| {
-            state.forget(&namespace, &name);
-            state.fleet.set_kept(&id, BTreeSet::new());
-        });
+        context.world.update(|state| state.forget(&namespace, &name));
         return Ok(Action::await_change());
     }
     let uid = deployment.uid().unwrap_or_default();

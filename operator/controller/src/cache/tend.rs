@@ -24,7 +24,7 @@ use super::{
 use crate::{
     client::{WriteError, gone},
     reconcile::{Context, revisions},
-    world::State,
+    world::state::State,
 };
 
 /// Between a failure and the next look at that node.

@@ -10,7 +10,7 @@ use super::registrar::Registrar;
 use crate::{
     measured,
     usage::ledger::Usage,
-    world::{State, pod::Progress},
+    world::{pod::Progress, state::State},
 };
 
 /// Deployments in figures.

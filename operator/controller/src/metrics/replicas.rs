@@ -6,7 +6,7 @@ use prometheus::GaugeVec;
 use super::registrar::Registrar;
 use crate::{
     accelerator,
-    world::{State, pod::Progress},
+    world::{pod::Progress, state::State},
 };
 
 /// Replicas in figures.

@@ -13,8 +13,8 @@ use super::{
 use crate::{
     reconcile::Context,
     world::{
-        State,
         prefetch::{Bringing, Prefetch},
+        state::State,
     },
 };
 

@@ -27,7 +27,11 @@ use super::{
 };
 use crate::{
     cache::shelves::cache_key,
-    world::{State, beyond, pod::Replica, prefetch::Prefetch},
+    world::{
+        pod::Replica,
+        prefetch::Prefetch,
+        state::{State, beyond},
+    },
 };
 
 /// What was decided, under the ledger's lock.

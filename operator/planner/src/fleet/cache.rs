@@ -33,6 +33,11 @@ impl Fleet {
         self.drop_if_empty(name);
     }
 
+    /// Deployments that keep something in caches, or have pods that use them.
+    pub fn keepers(&self) -> impl Iterator<Item = &DeploymentId> {
+        self.keepers.keys()
+    }
+
     /// The entries that a deployment may need to roll back, and no others: they are protected on
     /// every node where they lie and it has a pod. An empty set when it is gone.
     pub fn set_kept(&mut self, deployment: &DeploymentId, kept: BTreeSet<CacheKey>) {
