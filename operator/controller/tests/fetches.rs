@@ -161,8 +161,9 @@ fn a_second_try_is_failing_until_it_is_known_to_go_better() {
 #[test]
 fn every_exit_code_has_a_reason_and_every_reason_a_remedy() {
     let listed = include_str!("../../fetch/src/lib.rs").lines().filter_map(|line| {
-        let code = line.strip_prefix("//! | ")?.split(" |").next()?;
-        code.parse::<i32>().ok()
+        let (code, meaning) = line.strip_prefix("//! | ")?.split_once(" | ")?;
+        // A download never ends with what only a look at a model can find.
+        code.parse::<i32>().ok().filter(|_| !meaning.starts_with("`inspect`:"))
     });
     // Success, wrong usage (Berth's own mistake), one that only Berth's own pods end with, a signal.
     let codes: Vec<i32> = listed.filter(|code| ![0, 2, 21, 143].contains(code)).collect();
