@@ -7,6 +7,7 @@
 
 mod cache;
 mod check;
+pub(crate) mod standing;
 mod totals;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,7 @@ pub struct Fleet {
     keepers: BTreeMap<DeploymentId, cache::Keeper>,
     version: u64,
     freed: u64,
+    standing: standing::Standing,
 }
 
 /// What goes by one node's name. The node itself may be missing, while pods still name it or files
@@ -74,6 +76,7 @@ impl Fleet {
     pub fn upsert_node(&mut self, node: Node) {
         let entry = self.entries.entry(node.name.clone()).or_default();
         if entry.node.as_ref() != Some(&node) {
+            self.standing.touch(&node.name);
             entry.node = Some(node);
             self.version += 1;
             self.freed += 1;
@@ -85,6 +88,7 @@ impl Fleet {
         let Some(entry) = self.entries.get_mut(name) else { return };
         if entry.node.take().is_some() {
             self.version += 1;
+            self.standing.touch(name);
         }
         self.drop_if_empty(name);
     }
@@ -98,6 +102,9 @@ impl Fleet {
             && self.occupants.get(&occupant.id) == Some(&occupant)
         {
             return;
+        }
+        if !self.assumed.contains_key(&occupant.pod) && !self.occupants.contains_key(&occupant.id) {
+            self.standing.arrives(occupant.gpus, &occupant.resources);
         }
         let before = self.shelf(&occupant.node).cloned().unwrap_or_default();
         let mut ended = Vec::new();
@@ -131,6 +138,9 @@ impl Fleet {
         }
         if self.assumed.get(&assumed.key) == Some(&assumed) {
             return Ok(());
+        }
+        if !self.assumed.contains_key(&assumed.key) {
+            self.standing.arrives(assumed.gpus, &assumed.resources);
         }
         let before = self.shelf(&assumed.node).cloned().unwrap_or_default();
         let ended = self.take_assumed(&assumed.key);
@@ -232,6 +242,12 @@ impl Fleet {
         })
     }
 
+    /// A node with what is taken on it.
+    pub(crate) fn state(&self, name: &NodeName) -> Option<NodeState<'_>> {
+        let Entry { node, taken, shelf, .. } = self.entries.get(name)?;
+        Some(NodeState { node: node.as_ref()?, taken: *taken, shelf })
+    }
+
     fn take_occupant(&mut self, id: &OccupantId) -> Option<(NodeName, Taken)> {
         let occupant = self.occupants.remove(id)?;
         let held = occupant.taken();
@@ -261,6 +277,9 @@ impl Fleet {
     /// what that node's cache was before.
     fn settle(&mut self, ended: &[(NodeName, Taken)], begun: Option<(&NodeName, &Taken, &Shelf)>) {
         self.version += 1;
+        for name in ended.iter().map(|(name, _)| name).chain(begun.map(|(name, ..)| name)) {
+            self.standing.touch(name);
+        }
         let mut same_node = Taken::default();
         let mut elsewhere = false;
         for (node, held) in ended {

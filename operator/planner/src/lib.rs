@@ -3,29 +3,35 @@
 //! Pure: no clock, no randomness, no I/O, no Kubernetes client. Whoever calls (the controller, the
 //! kubectl plugin, the benchmarks) keeps a [`Fleet`] up to date event by event and asks [`place`]
 //! with a [`Request`]; the answer is a [`Placement`] or a [`Refusal`] that says, node by node but
-//! grouped, why not. The same input gives the same answer, whatever the order of events was.
+//! grouped, why not. What fits and what does not follows from the input alone, whatever the order of
+//! events was; which of the nodes that fit is best also from the demand seen so far.
 //!
 //! - [`Fleet`] is the ledger: nodes, the pods on them, and claims that are decided but not yet seen
 //!   back from the API server ("assumed").
 //! - [`Overlay`] is a cheap what-if on top of it: extra claims, pods thought away.
 //! - Each node may have a cache for model files, planned like memory: what lies there, what of it may
 //!   go, and what has to go for a new model ([`CacheNeed`], [`Fleet::evictions`]).
+//! - [`policy`] scores nodes by what is free on them ([`room`]), and [`index`] keeps nodes by that, so
+//!   that equal ones are answered once; other policies are there to be compared with.
 //! - [`queue`] orders those who wait, and keeps later ones from taking what earlier ones could use.
 //!
 //! What is placed here: exclusive whole GPUs, each replica on one node.
 
 mod cache;
 mod fleet;
+pub mod index;
 mod judge;
 mod name;
 mod node;
 mod occupant;
 mod overlay;
 mod place;
+pub mod policy;
 pub mod queue;
 mod reason;
 mod refusal;
 mod request;
+pub mod room;
 mod taint;
 
 pub use cache::{CacheNeed, CacheUse, Cached};

@@ -18,7 +18,7 @@ pub fn usable(vram: Bytes) -> Bytes {
 }
 
 /// A node as its watch shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Node {
     /// Its name.
     pub name: NodeName,
@@ -39,7 +39,7 @@ pub struct Node {
 }
 
 /// The GPUs of a node: all of one product, because the kubelet picks which one a pod gets.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Gpus {
     /// Who makes them.
     pub vendor: Vendor,

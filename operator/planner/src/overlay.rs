@@ -13,6 +13,15 @@ use crate::{
 pub trait View {
     /// Every node, in natural order of the names.
     fn states(&self) -> impl Iterator<Item = NodeState<'_>>;
+
+    /// One of them.
+    fn state(&self, name: &NodeName) -> Option<NodeState<'_>>;
+
+    /// The ledger below.
+    fn ledger(&self) -> &Fleet;
+
+    /// The nodes that may differ from the ledger.
+    fn changed(&self) -> impl Iterator<Item = &NodeName>;
 }
 
 /// A node, and what is taken on it.
@@ -36,6 +45,18 @@ impl NodeState<'_> {
 impl View for Fleet {
     fn states(&self) -> impl Iterator<Item = NodeState<'_>> {
         self.states()
+    }
+
+    fn state(&self, name: &NodeName) -> Option<NodeState<'_>> {
+        self.state(name)
+    }
+
+    fn ledger(&self) -> &Fleet {
+        self
+    }
+
+    fn changed(&self) -> impl Iterator<Item = &NodeName> {
+        std::iter::empty()
     }
 }
 
@@ -193,14 +214,30 @@ impl<'a> Overlay<'a> {
 
 impl View for Overlay<'_> {
     fn states(&self) -> impl Iterator<Item = NodeState<'_>> {
-        self.fleet.states().map(|NodeState { node, taken, shelf }| {
-            let difference = self.nodes.get(&node.name);
-            NodeState {
-                node,
-                taken: changed(difference, taken),
-                shelf: difference.and_then(|change| change.shelf.as_deref()).unwrap_or(shelf),
-            }
-        })
+        self.fleet.states().map(|state| self.over(state))
+    }
+
+    fn state(&self, name: &NodeName) -> Option<NodeState<'_>> {
+        self.fleet.state(name).map(|state| self.over(state))
+    }
+
+    fn ledger(&self) -> &Fleet {
+        self.fleet
+    }
+
+    fn changed(&self) -> impl Iterator<Item = &NodeName> {
+        self.nodes.keys()
+    }
+}
+
+impl Overlay<'_> {
+    fn over<'b>(&'b self, NodeState { node, taken, shelf }: NodeState<'b>) -> NodeState<'b> {
+        let difference = self.nodes.get(&node.name);
+        NodeState {
+            node,
+            taken: changed(difference, taken),
+            shelf: difference.and_then(|change| change.shelf.as_deref()).unwrap_or(shelf),
+        }
     }
 }
 

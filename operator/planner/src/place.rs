@@ -1,13 +1,22 @@
 //! The choice of a node: whatever fits, and of that the best.
 
-use std::{borrow::Cow, cmp::Ordering};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
-use berth_units::Bytes;
+use berth_units::{Bytes, MilliCpu};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Fleet, Gpus, Node, NodeName, NodeState, Overlay, Refusal, Request, Strategy, Vendor, View,
-    cache::shelf::Shelf, judge, occupant::Taken, refusal::Collector, usable,
+    Fleet, Node, NodeName, NodeState, Overlay, Refusal, Request, Strategy, Vendor, View,
+    cache::shelf::Shelf,
+    fleet::standing::{demand, room},
+    index::KindId,
+    judge,
+    occupant::Taken,
+    refusal::Collector,
+    usable,
 };
 
 /// Where a replica goes, and why there.
@@ -23,27 +32,27 @@ pub struct Placement {
     pub gpus: u32,
     /// What it claims on each: an exclusive claim is the whole usable GPU.
     pub vram_per_gpu: Bytes,
-    /// How many nodes were looked at.
-    pub considered: u32,
-    /// On how many of them it fits.
-    pub fitting: u32,
     /// What made this node the best of those.
     pub score: Score,
 }
 
 /// What nodes that fit are compared by. Less is better: what comes first decides, for
-/// [`Strategy::Pack`] without the siblings; then the product's name, then the node's.
+/// [`Strategy::Pack`] without the siblings and always without the GPUs left; then the least CPU and
+/// memory free, then the name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Score {
     /// Replicas of the same deployment on the node.
     pub siblings: u32,
-    /// Usable bytes of each GPU beyond those needed.
+    /// Usable bytes of each GPU of the node beyond those needed.
     pub wasted_vram_per_gpu: Bytes,
-    /// GPUs still free on the node afterwards: the fullest node first keeps whole nodes free.
-    pub gpus_left: u32,
+    /// What the node is expected to lose by it, in millionths of a GPU: see
+    /// [`crate::policy::Named::Berth`].
+    pub stranded: i64,
     /// Bytes of the model that are still to be downloaded there. Last: a download takes minutes,
-    /// but a small model on a large GPU or on a node kept whole is in the way for as long as it runs.
+    /// but GPUs that nobody can use are in the way for as long as it runs.
     pub download: Bytes,
+    /// GPUs still free on the node afterwards.
+    pub gpus_left: u32,
 }
 
 /// The best node for `request`, or why there is none. Changes nothing.
@@ -105,63 +114,112 @@ pub(crate) fn beside<'a>(request: &'a Request, placed: &[NodeName]) -> Cow<'a, R
 }
 
 /// The best node, without collecting reasons.
+///
+/// Most nodes are answered by the ledger's index. Those that differ from what it knows, or that a
+/// request tells apart by name (siblings, copies of the model), are looked at one by one.
 pub(crate) fn best(view: &impl View, request: &Request) -> Option<Placement> {
-    let (mut considered, mut fitting) = (0, 0);
-    let mut best: Option<(Score, NodeState<'_>)> = None;
-    for state in view.states() {
-        considered += 1;
-        if judge::refused(&state, request).is_some() {
-            continue;
+    let demand = demand(request);
+    view.ledger().with_known(|known| {
+        let mut apart: BTreeSet<&NodeName> = view.changed().collect();
+        if request.strategy == Strategy::Spread {
+            apart.extend(request.siblings.iter().filter(|(_, n)| **n > 0).map(|(name, _)| name));
         }
-        fitting += 1;
-        let candidate = (score(&state, request), state);
-        if best.as_ref().is_none_or(|best| compare(&candidate, best, request.strategy).is_lt()) {
-            best = Some(candidate);
+        let holders: Vec<NodeName> = match &request.cache {
+            Some(need) => known.holders(&need.key).cloned().collect(),
+            None => Vec::new(),
+        };
+        apart.extend(&holders);
+
+        let mut best: Option<Candidate<'_>> = None;
+        for name in &apart {
+            let Some(state) = view.state(name) else { continue };
+            if judge::refused(&state, request).is_none() {
+                let cost = known.cost(state.node, &room(state.node, &state.taken), &demand);
+                let candidate = Candidate::of(state, request, cost.unwrap_or(i64::MAX));
+                best = Some(better(best, candidate, request.strategy));
+            }
         }
-    }
-    let (score, NodeState { node, .. }) = best?;
-    let gpus = node.gpus.as_ref();
-    let takes_gpus = request.gpus > 0;
-    Some(Placement {
-        node: node.name.clone(),
-        vendor: gpus.map(|gpus| gpus.vendor),
-        product: gpus.map(|gpus| gpus.product.clone()).unwrap_or_default(),
-        gpus: request.gpus,
-        vram_per_gpu: gpus
-            .and_then(|gpus| gpus.vram)
-            .filter(|_| takes_gpus)
-            .map(usable)
-            .unwrap_or_default(),
-        considered,
-        fitting,
-        score,
+        // Kinds of the same waste compete by cost.
+        let mut kinds: BTreeMap<Bytes, Vec<KindId>> = BTreeMap::new();
+        let anywhere = Request { node_selector: BTreeMap::new(), ..request.clone() };
+        for (kind, node) in known.kinds() {
+            if judge::never(node, &anywhere).or_else(|| judge::not_now(node, &anywhere)).is_none() {
+                kinds.entry(wasted(node, request)).or_default().push(kind);
+            }
+        }
+        let fits = |name: &NodeName| {
+            !apart.contains(name)
+                && view.state(name).is_some_and(|s| judge::refused(&s, request).is_none())
+        };
+        for kinds in kinds.into_values() {
+            if let Some(found) = known.index.best(&demand, kinds, fits) {
+                let state = view.state(&found.node)?;
+                let candidate = Candidate::of(state, request, found.cost.0);
+                best = Some(better(best, candidate, request.strategy));
+                break;
+            }
+        }
+        best.map(|candidate| candidate.placement(request))
     })
 }
 
-fn score(state: &NodeState<'_>, request: &Request) -> Score {
-    let gpus = state.node.gpus.as_ref().filter(|_| request.gpus > 0);
-    let wasted = |gpus: &Gpus| {
-        gpus.vram.map(usable).unwrap_or_default() - request.vram_needed_on(&gpus.product)
-    };
-    Score {
-        siblings: request.siblings.get(&state.node.name).copied().unwrap_or_default(),
-        wasted_vram_per_gpu: gpus.map(wasted).unwrap_or_default(),
-        gpus_left: state.free().gpus - request.gpus,
-        download: request.cache.as_ref().map(|need| state.shelf.missing(need)).unwrap_or_default(),
+/// A node that fits.
+struct Candidate<'a> {
+    score: Score,
+    state: NodeState<'a>,
+}
+
+impl<'a> Candidate<'a> {
+    fn of(state: NodeState<'a>, request: &Request, stranded: i64) -> Self {
+        let score = Score {
+            siblings: request.siblings.get(&state.node.name).copied().unwrap_or_default(),
+            wasted_vram_per_gpu: wasted(state.node, request),
+            stranded,
+            download: match &request.cache {
+                Some(need) => state.shelf.missing(need),
+                None => Bytes::ZERO,
+            },
+            gpus_left: state.free().gpus - request.gpus,
+        };
+        Self { score, state }
+    }
+
+    /// What it is compared by; less is better.
+    fn key(&self, by: Strategy) -> (Score, MilliCpu, Bytes, &NodeName) {
+        let siblings = match by {
+            Strategy::Pack => 0,
+            Strategy::Spread => self.score.siblings,
+        };
+        let free = self.state.free().resources;
+        let score = Score { siblings, gpus_left: 0, ..self.score };
+        (score, free.cpu, free.memory, &self.state.node.name)
+    }
+
+    fn placement(self, request: &Request) -> Placement {
+        let node = self.state.node;
+        let gpus = node.gpus.as_ref();
+        let vram = gpus.and_then(|gpus| gpus.vram).filter(|_| request.gpus > 0);
+        Placement {
+            node: node.name.clone(),
+            vendor: gpus.map(|gpus| gpus.vendor),
+            product: gpus.map(|gpus| gpus.product.clone()).unwrap_or_default(),
+            gpus: request.gpus,
+            vram_per_gpu: vram.map(usable).unwrap_or_default(),
+            score: self.score,
+        }
     }
 }
 
-fn compare(a: &(Score, NodeState<'_>), b: &(Score, NodeState<'_>), by: Strategy) -> Ordering {
-    let key = |score: Score| match by {
-        Strategy::Pack => Score { siblings: 0, ..score },
-        Strategy::Spread => score,
-    };
-    key(a.0)
-        .cmp(&key(b.0))
-        .then_with(|| product(a.1.node).cmp(&product(b.1.node)))
-        .then_with(|| a.1.node.name.cmp(&b.1.node.name))
+fn better<'a>(best: Option<Candidate<'a>>, other: Candidate<'a>, by: Strategy) -> Candidate<'a> {
+    match best {
+        Some(best) if best.key(by) <= other.key(by) => best,
+        _ => other,
+    }
 }
 
-fn product(node: &Node) -> Option<&str> {
-    node.gpus.as_ref().map(|gpus| gpus.product.as_str())
+/// A pod without GPUs wastes those of its node: nodes without any come first.
+fn wasted(node: &Node, request: &Request) -> Bytes {
+    let Some(gpus) = &node.gpus else { return Bytes::ZERO };
+    let needed = if request.gpus > 0 { request.vram_needed_on(&gpus.product) } else { Bytes::ZERO };
+    gpus.vram.map(usable).unwrap_or_default() - needed
 }

@@ -49,10 +49,11 @@ impl Request {
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub enum Strategy {
-    /// Best fit: the least wasted VRAM, then the fullest node. Siblings do not matter: preferring
-    /// their node would put small models on large GPUs for no gain.
+    /// The least wasted VRAM, then where the least GPU is expected to be left over
+    /// ([`crate::policy::Named::Berth`]). Siblings do not matter: preferring their node would put
+    /// small models on large GPUs for no gain.
     #[default]
     Pack,
-    /// The fewest replicas of the same deployment on one node, then best fit.
+    /// The fewest replicas of the same deployment on one node, then as above.
     Spread,
 }

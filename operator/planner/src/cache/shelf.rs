@@ -45,6 +45,11 @@ impl Shelf {
         &self.lying
     }
 
+    /// What lies there or comes.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &CacheKey> {
+        self.lying.keys().chain(self.used.keys().filter(|key| !self.lying.contains_key(*key)))
+    }
+
     /// Nothing is known of it.
     pub(crate) fn is_empty(&self) -> bool {
         self.lying.is_empty() && self.used.is_empty() && self.kept.is_empty()

@@ -27,6 +27,7 @@ impl Fleet {
         let before = entry.shelf.clone();
         entry.shelf.set_lying(cached);
         self.version += 1;
+        self.standing.touch(name);
         if entry.eased_since(&before) {
             self.freed += 1;
         }

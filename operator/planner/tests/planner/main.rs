@@ -5,6 +5,7 @@ mod cache;
 mod cache_properties;
 mod events;
 mod fixtures;
+mod index_properties;
 mod ledger;
 mod ledger_properties;
 mod placement;

