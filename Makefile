@@ -82,11 +82,13 @@ test-rust: lint check-generated ## Lints, generated files, and tests that need n
 	$(cargo_test) --doc
 
 .PHONY: bench
-bench: build-bench ## The benchmarks: estimates beside what engines print, their constants, a real llama-server, the time they take
+bench: build-bench ## The benchmarks: estimates beside what engines print, their constants, a real llama-server, the time they take; placement beside other policies, a fleet under load
 	@$(bench) vram
 	$(bench) fit --check
 	$(bench) llama
 	$(bench) speed
+	$(bench) placement
+	$(bench) fleet
 
 .PHONY: build-bench
 build-bench:

@@ -9,10 +9,12 @@ pub mod causes;
 pub mod compare;
 pub mod facts;
 pub mod fit;
+pub mod fleet;
 pub mod gguf;
 pub mod llama;
 pub mod page;
 pub mod peers;
+pub mod placement;
 pub mod plot;
 pub mod report;
 pub mod speed;
@@ -27,9 +29,18 @@ use facts::Configs;
 /// Where the measured cases are if no path is given: `BERTH_SHARED`, else `shared` beside the
 /// repository.
 pub fn shared(file: &str) -> PathBuf {
+    shared_data("vram").join(file)
+}
+
+/// Where the placement traces are if no path is given.
+pub fn shared_placement(file: &str) -> PathBuf {
+    shared_data("placement").join(file)
+}
+
+fn shared_data(subject: &str) -> PathBuf {
     let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
     let root = std::env::var_os("BERTH_SHARED").map_or_else(beside, PathBuf::from);
-    root.join("data/vram").join(file)
+    root.join("data").join(subject)
 }
 
 /// The cases and their configs; none where there is no such file.

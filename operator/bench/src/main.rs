@@ -10,9 +10,13 @@ use berth_bench::{
     compare::{Report, Row, Summary, rows, summary},
     facts::Configs,
     fit::fit,
+    fleet,
     llama::{self, Measured},
-    page, plot, report, speed,
+    page,
+    placement::{self, trace::Trace},
+    plot, report, speed,
 };
+use berth_planner::policy::Named;
 use berth_vram::{Constants, Risk};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -60,6 +64,37 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Every placement policy side by side on the published experiment.
+    Placement {
+        /// The nodes (CSV with `sn,cpu_milli,memory_mib,gpu,model`).
+        #[arg(long)]
+        nodes: Option<PathBuf>,
+        /// The pods (CSV with `cpu_milli,memory_mib,num_gpu,gpu_milli`, and `gpu_spec` if any).
+        #[arg(long)]
+        pods: Option<PathBuf>,
+        /// How many shuffles, from seed 42 on.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1000))]
+        seeds: u64,
+        /// Only these policies.
+        #[arg(long = "policy", value_delimiter = ',', value_parser = policy)]
+        policies: Vec<Named>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Planner and ledger under load, without a cluster.
+    Fleet {
+        /// How many nodes.
+        #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+        nodes: u32,
+        /// GPUs of each.
+        #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+        gpus_per_node: u32,
+        /// Deployments whose replicas come and go.
+        #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..))]
+        deployments: u32,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Write docs/vram-figures.md and its picture.
     Docs {
         #[command(flatten)]
@@ -99,6 +134,13 @@ enum Format {
 fn risk(text: &str) -> Result<Risk, String> {
     let cases = text.parse().map_err(|_| "it is a number from 1 to 500".to_owned())?;
     Ok(Risk::per_mille(cases))
+}
+
+fn policy(text: &str) -> Result<Named, String> {
+    Named::find(text).ok_or_else(|| {
+        let names: Vec<_> = Named::ALL.iter().map(|policy| policy.name()).collect();
+        format!("it is one of {}", names.join(", "))
+    })
 }
 
 impl Data {
@@ -179,6 +221,16 @@ fn run(command: Command) -> Result<()> {
                 ),
             }
         }
+        Command::Placement { nodes, pods, seeds, policies, output } => {
+            compared_policies(nodes, pods, seeds, policies, output.output)?;
+        }
+        Command::Fleet { nodes, gpus_per_node, deployments, output } => {
+            let figures = fleet::measure(nodes, gpus_per_node, deployments);
+            match output.output {
+                Format::Json => print_json(&figures)?,
+                Format::Text => print!("{}", fleet::text(&figures)),
+            }
+        }
         Command::Docs { data, llama, output } => {
             let Some((cases, configs)) = data.read()? else {
                 skipped();
@@ -196,6 +248,34 @@ fn run(command: Command) -> Result<()> {
             )?;
             fs::write(output.join("vram.svg"), plot::svg(&rows))?;
         }
+    }
+    Ok(())
+}
+
+fn compared_policies(
+    nodes: Option<PathBuf>,
+    pods: Option<PathBuf>,
+    seeds: u64,
+    policies: Vec<Named>,
+    output: Format,
+) -> Result<()> {
+    let or =
+        |given: Option<PathBuf>, file| given.unwrap_or_else(|| berth_bench::shared_placement(file));
+    let nodes = or(nodes, "openb_node_list_gpu_node.csv");
+    let pods = or(pods, "openb_pod_list_default.csv");
+    if !nodes.exists() || !pods.exists() {
+        skipped();
+        return Ok(());
+    }
+    let read = |path: &PathBuf| {
+        fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))
+    };
+    let trace = Trace::read(&read(&nodes)?, &read(&pods)?)?;
+    let policies = if policies.is_empty() { Named::ALL.to_vec() } else { policies };
+    let figures = placement::compare(&trace, seeds, &policies);
+    match output {
+        Format::Json => print_json(&figures)?,
+        Format::Text => print!("{}", placement::table(&figures).text()),
     }
     Ok(())
 }
