@@ -1,9 +1,12 @@
 //! The weights: bytes of the whole checkpoint, and of the share that one GPU loads.
 
+use std::ops::Range;
+
 use berth_units::Bytes;
 
 use crate::{
     ModelFacts, Quantization,
+    parallelism::Stage,
     parameters::{Counts, product},
     read::Classes,
 };
@@ -77,21 +80,38 @@ impl Parts {
         .exact(facts.weight_bytes)
     }
 
+    /// The parts of some layers, as much of the whole as they are of the tensors, or of the layers
+    /// where those are not known. Without what belongs to no layer.
+    pub(crate) fn of_layers(facts: &ModelFacts, layers: Range<u32>) -> Self {
+        let held = f64::from(layers.end.saturating_sub(layers.start));
+        let whole = Self::of(facts);
+        match &facts.tensors {
+            Some(tensors) => {
+                let counted = Self::from(tensors.bytes()).total().get();
+                let factor = whole.total().get() as f64 / counted.max(1) as f64;
+                Self::from(tensors.layer_bytes(layers)).scale(factor)
+            }
+            None => Self { embedding: Bytes::ZERO, output: Bytes::ZERO, ..whole }
+                .scale(held / f64::from(facts.layers.max(1))),
+        }
+    }
+
+    fn scale(self, factor: f64) -> Self {
+        Self {
+            embedding: self.embedding.scale(factor),
+            output: self.output.scale(factor),
+            divided: self.divided.scale(factor),
+            experts: self.experts.scale(factor),
+            kv_projection: self.kv_projection.scale(factor),
+            replicated: self.replicated.scale(factor),
+        }
+    }
+
     /// The same parts, scaled so that they add up to the exact size where it is known.
     fn exact(self, weight_bytes: Option<u64>) -> Self {
         let counted = self.total().get();
         match weight_bytes {
-            Some(exact) if counted > 0 => {
-                let factor = exact as f64 / counted as f64;
-                Self {
-                    embedding: self.embedding.scale(factor),
-                    output: self.output.scale(factor),
-                    divided: self.divided.scale(factor),
-                    experts: self.experts.scale(factor),
-                    kv_projection: self.kv_projection.scale(factor),
-                    replicated: self.replicated.scale(factor),
-                }
-            }
+            Some(exact) if counted > 0 => self.scale(exact as f64 / counted as f64),
             _ => self,
         }
     }
@@ -160,15 +180,40 @@ impl ModelFacts {
 /// Loaded ÷ checkpoint is 0.99–1.02 for most models in the logs; the two terms below explain the
 /// larger ones.
 pub(crate) fn tensor_parallel_share(facts: &ModelFacts, gpus: u32) -> Bytes {
-    let parts = Parts::of(facts);
+    divide(facts, Parts::of(facts), gpus)
+        + rotary_cache(facts)
+        + absorbed_projections(facts, facts.layers, gpus)
+}
+
+/// The same of one stage of a pipeline: its layers, the input table in the first and the output layer
+/// in the last, and the table of rotations in each. Towers are loaded with the input table.
+pub(crate) fn stage_share(facts: &ModelFacts, gpus: u32, stage: &Stage) -> Bytes {
+    let whole = Parts::of(facts);
+    let mut parts = Parts::of_layers(facts, stage.layers.clone());
+    if stage.first {
+        let layers = Parts::of_layers(facts, 0..facts.layers);
+        parts.divided += whole.divided - layers.divided;
+        parts.replicated += whole.replicated - layers.replicated;
+    }
+    if stage.first || (stage.last && facts.tied_embeddings) {
+        parts.embedding = whole.embedding;
+    }
+    if stage.last {
+        parts.output = whole.output;
+    }
+    divide(facts, parts, gpus)
+        + rotary_cache(facts)
+        + absorbed_projections(facts, stage.len(), gpus)
+}
+
+/// What tensor parallelism makes of the parts of a checkpoint on each GPU.
+fn divide(facts: &ModelFacts, parts: Parts, gpus: u32) -> Bytes {
     let each = u64::from(gpus);
     let kv_parts = u64::from(gpus.min(facts.kv_heads));
     (parts.embedding + parts.output + parts.divided).div_ceil(each)
         + padded_experts(facts, parts.experts, gpus).div_ceil(each)
         + parts.kv_projection.div_ceil(kv_parts)
         + parts.replicated
-        + rotary_cache(facts)
-        + absorbed_projections(facts, gpus)
 }
 
 /// The table of rotations for every position: `max_context · head_dim` values of 16 bits, whole on
@@ -186,11 +231,11 @@ fn rotary_cache(facts: &ModelFacts) -> Bytes {
 }
 
 /// MLA's up-projections, which vLLM keeps a second time in 16 bits for decoding.
-fn absorbed_projections(facts: &ModelFacts, gpus: u32) -> Bytes {
+fn absorbed_projections(facts: &ModelFacts, layers: u32, gpus: u32) -> Bytes {
     facts.mla.map_or(Bytes::ZERO, |mla| {
         let width = mla.qk_nope_head_dim.saturating_add(mla.v_head_dim);
         let layer = product(&[mla.kv_lora_rank, facts.attention_heads, width, 2]);
-        Bytes(layer.saturating_mul(u64::from(facts.layers))).div_ceil(u64::from(gpus))
+        Bytes(layer.saturating_mul(u64::from(layers))).div_ceil(u64::from(gpus))
     })
 }
 
@@ -287,6 +332,25 @@ mod tests {
         let eight = read.loaded_as(Quantization::Fp8);
         assert_gib(weights(&eight), 8.46, 0.001);
         assert_eq!(parameters(&eight), parameters(&read));
+    }
+
+    #[test]
+    fn stages_load_their_own_layers() {
+        let config = r#"{"model_type": "deepseek_v3", "hidden_size": 1024, "num_hidden_layers": 8,
+            "num_attention_heads": 16, "num_key_value_heads": 16, "intermediate_size": 4096,
+            "moe_intermediate_size": 512, "n_routed_experts": 64, "num_experts_per_tok": 4,
+            "n_shared_experts": 1, "first_k_dense_replace": 3, "kv_lora_rank": 128,
+            "q_lora_rank": 256, "qk_rope_head_dim": 32, "qk_nope_head_dim": 64, "v_head_dim": 64,
+            "vocab_size": 1024, "max_position_embeddings": 128, "num_nextn_predict_layers": 0}"#;
+        let facts = crate::read::config(config, None).unwrap();
+        let two = crate::Parallelism { pipeline: 2, ..crate::Parallelism::SINGLE };
+        let stages: Vec<Bytes> =
+            two.stages(facts.layers).map(|stage| stage_share(&facts, 1, &stage)).collect();
+        // Experts in one of the first four layers, and in all of the last.
+        assert!(stages[0] < stages[1] / 2, "{stages:?}");
+        // The table of rotations is in both.
+        let sum = stages[0] + stages[1];
+        assert_eq!(sum, tensor_parallel_share(&facts, 1) + rotary_cache(&facts));
     }
 
     #[test]

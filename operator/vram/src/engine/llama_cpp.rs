@@ -14,10 +14,13 @@
 //!   into; that is where "five hidden states" come from, of which two are alive.
 //! - **output buffer**: a row of logits for each slot, on the host.
 
+use std::ops::Range;
+
 use berth_units::Bytes;
 
 use crate::{
-    Breakdown, EstimateError, KvDtype, Mla, ModelFacts, Parallelism, Quantization, Workload,
+    Breakdown, EstimateError, KvDtype, LayerCache, Mla, ModelFacts, Parallelism, Quantization,
+    Workload,
     kv::{CacheType, full_layer_bytes, window_layer_bytes},
     parallelism::check_layer_split,
     weights::Parts,
@@ -71,9 +74,16 @@ pub(super) fn fullest(
     let copies = if gpus > 1 { COPIES } else { 1 };
     let inputs = caches.mask(workload)
         + Bytes(u64::from(facts.hidden_size)) * FP32 * u64::from(workload.ubatch);
+    let (weights, kv_cache) = dealt(facts.layers, gpus)
+        .map(|layers| {
+            let kv = caches.of_layers(facts, layers.clone()) * u64::from(workload.max_concurrency);
+            (weights(facts, layers), kv)
+        })
+        .max_by_key(|(weights, kv)| *weights + *kv)
+        .unwrap_or_default();
     Breakdown {
-        weights: weights(facts, gpus),
-        kv_cache: share(facts, gpus, caches.total() * u64::from(workload.max_concurrency)),
+        weights,
+        kv_cache,
         activation: compute_buffer(facts, workload) + inputs * (copies - 1),
         non_torch: CONTEXT,
         graphs: Bytes::ZERO,
@@ -81,12 +91,26 @@ pub(super) fn fullest(
     }
 }
 
-/// The fullest GPU's weights: its layers and the output layer.
-fn weights(facts: &ModelFacts, gpus: u32) -> Bytes {
-    let parts = Parts::of(facts);
-    let layers = parts.divided + parts.experts + parts.kv_projection + parts.replicated;
-    let output = if facts.tied_embeddings { parts.embedding } else { parts.output };
-    share(facts, gpus, layers) + output
+/// The layers of each GPU, for GPUs of the same free memory: the output layer is dealt out as one more
+/// at the end, so the first GPUs have more of the others.
+fn dealt(layers: u32, gpus: u32) -> impl Iterator<Item = Range<u32>> {
+    let (items, gpus) = (u64::from(layers) + 1, u64::from(gpus.max(1)));
+    let first = move |gpu: u64| {
+        u32::try_from((gpu * items).div_ceil(gpus)).map_or(layers, |first| first.min(layers))
+    };
+    (0..gpus).map(move |gpu| first(gpu)..first(gpu + 1))
+}
+
+/// The weights of a GPU with these layers; with the last one, the output layer and all else.
+fn weights(facts: &ModelFacts, layers: Range<u32>) -> Bytes {
+    let held = |parts: &Parts| parts.total() - parts.embedding - parts.output;
+    let part = Parts::of_layers(facts, layers.clone());
+    if layers.end < facts.layers {
+        return held(&part);
+    }
+    let (whole, all) = (Parts::of(facts), Parts::of_layers(facts, 0..facts.layers));
+    let output = if facts.tied_embeddings { whole.embedding } else { whole.output };
+    held(&part) + (held(&whole) - held(&all)) + output
 }
 
 pub(super) fn kv_bytes_per_token(
@@ -94,14 +118,10 @@ pub(super) fn kv_bytes_per_token(
     workload: &Workload,
     parallelism: Parallelism,
 ) -> Bytes {
-    share(facts, parallelism.gpus(), Caches::of(facts, workload).token)
-}
-
-/// The part of `whole`, spread evenly over the layers, on the GPU with the most layers.
-fn share(facts: &ModelFacts, gpus: u32, whole: Bytes) -> Bytes {
-    let layers = u64::from(facts.layers.max(1));
-    let most = layers.div_ceil(u64::from(gpus.max(1)));
-    whole.div_ceil(layers) * most
+    let caches = Caches::of(facts, workload);
+    let one = Caches { full: caches.token, window: Bytes::ZERO, state: Bytes::ZERO, ..caches };
+    let of_gpu = |layers| one.of_layers(facts, layers);
+    dealt(facts.layers, parallelism.gpus()).map(of_gpu).max().unwrap_or_default()
 }
 
 /// The caches of one slot, all layers.
@@ -138,6 +158,25 @@ impl Caches {
 
     fn total(&self) -> Bytes {
         self.full + self.window + self.state
+    }
+
+    /// What some layers keep: by what each does where that is known, else evenly.
+    fn of_layers(&self, facts: &ModelFacts, layers: Range<u32>) -> Bytes {
+        let part =
+            |whole: Bytes, held: usize, all: usize| whole.div_ceil(all.max(1) as u64) * held as u64;
+        let Some(tensors) = &facts.tensors else {
+            return part(self.total(), layers.len(), facts.layers as usize);
+        };
+        let share = |whole: Bytes, is: fn(LayerCache) -> bool| {
+            let all = tensors.caches().filter(|&cache| is(cache)).count();
+            let before = tensors.caches().take(layers.end as usize).skip(layers.start as usize);
+            part(whole, before.filter(|&cache| is(cache)).count(), all)
+        };
+        share(self.full, |cache| matches!(cache, LayerCache::Full | LayerCache::StateAndFull))
+            + share(self.window, |cache| cache == LayerCache::Window)
+            + share(self.state, |cache| {
+                matches!(cache, LayerCache::State | LayerCache::StateAndFull)
+            })
     }
 
     /// The masks of a step, which is shared out among the slots: fp16 for fused attention.
@@ -236,5 +275,22 @@ pub fn buffers(facts: &ModelFacts, workload: &Workload) -> Buffers {
         kv: Caches::of(facts, workload).total() * slots,
         compute: compute_buffer(facts, workload),
         output: Bytes(u64::from(facts.vocab_size)) * FP32 * slots,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_output_layer_is_dealt_out_too() {
+        let lengths = |layers, gpus| dealt(layers, gpus).map(|held| held.len()).collect::<Vec<_>>();
+        assert_eq!(lengths(32, 1), [32]);
+        assert_eq!(lengths(32, 2), [17, 15]);
+        assert_eq!(lengths(32, 3), [11, 11, 10]);
+        assert_eq!(lengths(80, 4), [21, 20, 20, 19]);
+        for gpus in 1..=40 {
+            assert_eq!(lengths(40, gpus).iter().sum::<usize>(), 40, "{gpus}");
+        }
     }
 }

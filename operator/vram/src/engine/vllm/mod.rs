@@ -18,7 +18,7 @@ use super::{Constant, Constants, gap::Gap};
 use crate::{
     Breakdown, EstimateError, ModelFacts, Parallelism, Quantization, Vendor, Version, Workload,
     parallelism::{Stage, check_tensor},
-    weights::{Parts, tensor_parallel_share},
+    weights::{Parts, stage_share, tensor_parallel_share},
 };
 
 /// What Berth renders where nobody asks for another image.
@@ -107,22 +107,10 @@ pub(super) fn stages(
 
 /// The share of one GPU: of the whole model, or of the layers of its stage and the tables there.
 pub(super) fn weights(facts: &ModelFacts, parallelism: Parallelism, stage: &Stage) -> Bytes {
-    let whole = tensor_parallel_share(facts, parallelism.tensor);
     if parallelism.pipeline <= 1 || facts.layers == 0 {
-        return whole;
+        return tensor_parallel_share(facts, parallelism.tensor);
     }
-    let parts = Parts::of(facts);
-    let gpus = u64::from(parallelism.tensor);
-    let (input, output) = (parts.embedding.div_ceil(gpus), parts.output.div_ceil(gpus));
-    let layers = whole - input - output;
-    let mut share = layers.div_ceil(u64::from(facts.layers)) * u64::from(stage.len());
-    if stage.first || (stage.last && facts.tied_embeddings) {
-        share += input;
-    }
-    if stage.last {
-        share += output;
-    }
-    share
+    stage_share(facts, parallelism.tensor, stage)
 }
 
 /// What fp8 experts take more since 0.17: the kernels that serve them want an expert's share of the
@@ -142,8 +130,8 @@ fn padded_experts(
     let cut = if parallelism.expert { 1 } else { parallelism.tensor.max(1) };
     let width = moe.expert_intermediate_size.div_ceil(cut).max(1);
     let padded = width.next_multiple_of(if facts.gated { 16 } else { 128 });
-    let share = Parts::of(facts).experts.div_ceil(u64::from(parallelism.tensor.max(1)));
-    let held = share.div_ceil(u64::from(facts.layers.max(1))) * u64::from(stage.len());
+    let experts = Parts::of_layers(facts, stage.layers.clone()).experts;
+    let held = experts.div_ceil(u64::from(parallelism.tensor.max(1)));
     held.scale(f64::from(padded - width) / f64::from(width))
 }
 
