@@ -20,9 +20,9 @@ pub use model::{Model, SecretKey, SecretRef};
 pub use placement::{Effect, Operator, Placement, Strategy, Toleration};
 pub use pod::{LocalObject, PodTemplate, Resources};
 pub use status::{
-    AcceleratorStatus, CostStatus, EstimateStatus, FirstTokenUsage, LLMDeploymentStatus,
-    MeasuredStatus, ModelSummary, PodUsage, QueueStatus, ReplicaPhase, ReplicaPlacement, Resolved,
-    ResolvedResources, UsageStatus,
+    AcceleratorStatus, CostStatus, EstimateStatus, FieldValue, FirstTokenUsage,
+    LLMDeploymentStatus, MeasuredStatus, ModelSummary, PodUsage, QueueStatus, ReplicaPhase,
+    ReplicaPlacement, Resolved, ResolvedResources, UsageStatus, WouldFit,
 };
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;

@@ -224,14 +224,30 @@ async fn what_fits_nowhere_says_what_comes_nearest_and_waits() -> Result<()> {
     cluster.passed()
 }
 
-/// The context that a message says would fit.
-fn advised_context(placed: &Condition) -> Result<u32> {
+/// The ways that a message says would fit, each as the fields to set: `spec.gpu.count: 2`.
+fn advice(placed: &Condition) -> Result<Vec<String>> {
     let (_, after) = placed
         .message
-        .split_once("would fit with contextLength ≤ ")
+        .split_once("would fit with ")
         .with_context(|| format!("no advice: {}", placed.message))?;
-    let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
-    Ok(digits.parse()?)
+    let ways = after.split(" (").next().unwrap_or(after);
+    Ok(ways.split(", or with ").map(str::to_owned).collect())
+}
+
+/// A field that a way names, with its value.
+fn named(way: &str) -> Result<(&str, Value)> {
+    let (field, value) = way.split_once(": ").with_context(|| format!("no field: {way}"))?;
+    Ok((field, value.parse().unwrap_or_else(|_| Value::from(value))))
+}
+
+/// The context that a message says would fit.
+fn advised_context(placed: &Condition) -> Result<u32> {
+    for way in advice(placed)? {
+        if let ("spec.engine.contextLength", value) = named(&way)? {
+            return Ok(serde_json::from_value(value)?);
+        }
+    }
+    anyhow::bail!("no context is advised: {}", placed.message)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -252,6 +268,34 @@ async fn advice_taken_word_for_word_helps() -> Result<()> {
     cluster.apply_llm("long", spec(advice + 1_024)).await?;
     let placed = cluster.unplaced("long").await?;
     ensure!(advised_context(&placed)? == advice, "another advice: {}", placed.message);
+    cluster.apply_llm("long", spec(advice)).await?;
+    cluster.ready("long", 1).await?;
+    cluster.delete_llm("long").await?;
+
+    // Every way, one after the other, is typed into the manifest as it stands in the message.
+    cluster.apply_llm("ways", spec(131_072)).await?;
+    // The GPU of the one before is about to become free: then there is something to advise.
+    let has_advice = |llm: &LLMDeployment| {
+        let placed = llm.condition("Placed");
+        placed.is_some_and(|placed| placed.message.contains("would fit with"))
+    };
+    let llm = cluster.wait_llm("ways", "is advised", has_advice).await?;
+    let ways = self::advice(llm.condition("Placed").context("no condition Placed")?)?;
+    ensure!(ways.len() > 2, "few ways: {ways:?}");
+    let queue = llm.status.clone().and_then(|status| status.queue).context("not in the queue")?;
+    let for_programs: Vec<_> = queue.would_fit.iter().map(|way| way.set[0].to_string()).collect();
+    ensure!(for_programs == ways, "{for_programs:?} in the queue, {ways:?} in the message");
+    for (number, way) in ways.iter().enumerate() {
+        let (field, value) = named(way)?;
+        let mut edited = spec(131_072);
+        let path: Vec<_> = field.split('.').skip(1).collect();
+        edited[path[0]][path[1]] = value;
+        let name = format!("way-{number}");
+        cluster.apply_llm(&name, edited).await?;
+        cluster.ready(&name, 1).await.with_context(|| way.clone())?;
+        cluster.delete_llm(&name).await?;
+    }
+    cluster.delete_llm("ways").await?;
     cluster.apply_llm("long", spec(advice)).await?;
     let llm = cluster.ready("long", 1).await?;
     let chosen = llm.status.and_then(|s| s.resolved).map(|r| r.context_length);

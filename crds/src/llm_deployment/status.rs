@@ -279,6 +279,36 @@ pub struct QueueStatus {
     pub since: Time,
     /// What they wait for.
     pub waiting_for: String,
+    /// Edits of the manifest, each of which would have a replica placed by now, the least loss first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    pub would_fit: Vec<WouldFit>,
+}
+
+/// Fields of a manifest that, set so together, would have a replica placed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WouldFit {
+    /// The fields.
+    #[schemars(length(max = 8))]
+    pub set: Vec<FieldValue>,
+}
+
+/// One field of a manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FieldValue {
+    /// Its path, such as `spec.gpu.count`.
+    pub field: String,
+    /// What to put there, as it stands in YAML; `null` takes the field out.
+    pub value: String,
+}
+
+/// `spec.gpu.count: 2`.
+impl std::fmt::Display for FieldValue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.field, self.value)
+    }
 }
 
 /// What a deployment costs.

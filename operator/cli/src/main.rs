@@ -17,7 +17,6 @@ mod names;
 mod numbers;
 mod output;
 mod subject;
-mod variants;
 
 use std::process::ExitCode;
 

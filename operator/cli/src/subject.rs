@@ -16,7 +16,9 @@ use berth_operator::reconcile::{
 };
 use berth_units::Bytes;
 use berth_vram::{
-    Engine, KvDtype, ModelFacts, Quantization, advise::Variant, catalogue, tensor_degrees,
+    Engine, KvDtype, ModelFacts, Quantization,
+    advise::{Variant, others},
+    catalogue, tensor_degrees,
 };
 use serde_json::Value;
 
@@ -24,7 +26,6 @@ use crate::{
     args::{ModelArgs, WorkloadArgs},
     files,
     names::nearest,
-    variants,
 };
 
 /// A manifest longer than this is none.
@@ -134,7 +135,7 @@ impl Subject {
             .collect();
         let degrees = tensor_degrees(facts, 1024);
         let mut all = vec![known];
-        all.extend(variants::others(catalogue(), &all[0]));
+        all.extend(others(catalogue(), &all[0]));
         Self {
             variants: all,
             source,

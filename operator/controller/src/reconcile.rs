@@ -4,6 +4,7 @@
 //! Any reconcile can be the first one after a crash: nothing that matters lives only in memory.
 //! The steps up to `place` are pure; `apply` alone writes; `report` is pure again.
 
+pub mod advice;
 pub mod apply;
 pub mod bring;
 pub mod canonical;
@@ -59,7 +60,7 @@ use events::Events;
 use placing::Misfit;
 use problem::Problem;
 use reason::Reason;
-use resolve::{Defaults, priority_class, resolve};
+use resolve::{Defaults, Serving, Wish, priority_class, resolve};
 use revisions::{Revision, Target};
 
 /// When an object that the API server refused is tried again.
@@ -214,9 +215,19 @@ fn target(observed: &Observed, context: &Context) -> Target {
     revisions::target(&canonical::canonical(spec), &observed.revisions, |serving| {
         check_references(observed, context)?;
         check_source(&spec.model, &context.site)?;
-        let wish = resolve(&observed.deployment, &context.defaults, serving)?;
-        Ok(wish.remembering(|asked| told_of(asked, observed, context)))
+        wish(&observed.deployment, serving, observed, context)
     })
+}
+
+/// What a spec comes to, with what is known from earlier revisions.
+fn wish(
+    deployment: &LLMDeployment,
+    serving: Option<&Serving<'_>>,
+    observed: &Observed,
+    context: &Context,
+) -> Result<Wish, Problem> {
+    let wish = resolve(deployment, &context.defaults, serving)?;
+    Ok(wish.remembering(|asked| told_of(asked, observed, context)))
 }
 
 /// What engines told of a subject in this namespace.

@@ -94,23 +94,6 @@ fn the_context_gives_way_only_where_no_node_could_ever_hold_it() {
 }
 
 #[test]
-fn the_advice_holds_word_for_word() {
-    let fleet = fleet([node("small", "NVIDIA-GeForce-RTX-4090", 1, Bytes::mib(24_564))]);
-    let spec = |context: u32| {
-        json!({
-            "model": {"uri": "hf://mistralai/Mistral-7B-Instruct-v0.3"},
-            "engine": {"contextLength": context, "maxConcurrency": 4},
-            "gpu": {"count": 1},
-        })
-    };
-    let misfit = place(&fleet, spec(32768)).unwrap_err();
-    let advised = misfit.would_fit.unwrap();
-    assert!(misfit_message(&misfit).contains(&format!("would fit with contextLength ≤ {advised}")));
-    assert!(place(&fleet, spec(advised)).is_ok());
-    assert!(place(&fleet, spec(advised + 256)).is_err());
-}
-
-#[test]
 fn the_nearest_miss_is_named() {
     let mut fleet = fleet([
         node("gpu-1", "NVIDIA-H100-80GB-HBM3", 8, H100),

@@ -117,7 +117,7 @@ pub(crate) fn beside<'a>(request: &'a Request, placed: &[NodeName]) -> Cow<'a, R
 ///
 /// Most nodes are answered by the ledger's index. Those that differ from what it knows, or that a
 /// request tells apart by name (siblings, copies of the model), are looked at one by one.
-pub(crate) fn best(view: &impl View, request: &Request) -> Option<Placement> {
+pub fn best(view: &impl View, request: &Request) -> Option<Placement> {
     let demand = demand(request);
     view.ledger().with_known(|known| {
         let mut apart: BTreeSet<&NodeName> = view.changed().collect();

@@ -55,7 +55,7 @@ pub(crate) const PLAIN_BITS: f64 = 16.0;
 
 impl Quantization {
     /// Bits a quantised weight takes, scales and zero points included.
-    pub(crate) fn bits(self) -> f64 {
+    pub fn bits(self) -> f64 {
         match self {
             Self::None => PLAIN_BITS,
             Self::Fp32 => 32.0,

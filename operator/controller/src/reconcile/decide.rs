@@ -6,8 +6,9 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use berth_crds::{LLMDeployment, LLMDeploymentSpec};
 use berth_planner::{
-    Assumed, Claim, Occupant, OccupantId, Owner as Holder, PodKey,
+    Assumed, Claim, Occupant, OccupantId, Overlay, Owner as Holder, PodKey,
     queue::{self, Waiting},
 };
 use berth_render::{Owner, Site, Template};
@@ -16,14 +17,16 @@ use kube::runtime::reflector::ObjectRef;
 
 use super::{
     Context, Observed,
+    advice::{Advice, Advised, Trial, advise},
     bring::{self, Bring, bring},
     frozen,
     intend::{DeleteReason, Intent, Need, Wanted, intend},
     placing::{self, Misfit, Placed, Terms},
+    problem::Problem,
     reason::Reason,
-    resolve::priority_class,
+    resolve::{Serving, Wish, priority_class},
     revisions::{Target, kept},
-    sooner,
+    sooner, wish,
 };
 use crate::{
     cache::shelves::cache_key,
@@ -93,8 +96,14 @@ pub(super) fn decide(observed: &Observed, target: &Target, context: &Context) ->
         needs.clear();
     }
     let mut decided = Decided { delete, again, ..Decided::default() };
-    let waiting_since = status.and_then(|status| status.queue.as_ref()).map(|q| q.since.0);
     let priority = priority(observed, context);
+
+    let resolve = |spec: &LLMDeploymentSpec| resolve_edited(spec, observed, context);
+    let trial = Trial {
+        spec: &observed.deployment.spec,
+        resolve: &resolve,
+        catalogue: &context.defaults.catalogue,
+    };
 
     context.world.update(|state| {
         for (pod, reason) in &decided.delete {
@@ -111,6 +120,7 @@ pub(super) fn decide(observed: &Observed, target: &Target, context: &Context) ->
             *terms.siblings.entry(pod.node.clone()).or_default() += 1;
         }
         let mut overlay = queue::reserve_for_earlier(&state.fleet, state.queue(), &observed.id);
+        let mut advice = None;
         for need in needs {
             let older = need
                 .revision
@@ -148,27 +158,83 @@ pub(super) fn decide(observed: &Observed, target: &Target, context: &Context) ->
                 }
                 // GPUs of this deployment are about to become free: their end brings us back.
                 Err(_) if need.replaces.is_some() && !need.in_place => {}
-                Err(misfit) => decided.misfits.push(*misfit),
+                Err(mut misfit) => {
+                    if let Target::Open(wish) = target {
+                        let known = state.advised(&observed.owner.uid);
+                        let new = advised(known, &misfit, wish, &overlay, &need, &terms, &trial);
+                        misfit.would_fit.clone_from(&new.advice);
+                        advice = Some(new);
+                    }
+                    decided.misfits.push(*misfit);
+                }
             }
         }
         drop(overlay);
+        state.set_advised(&observed.owner.uid, advice);
         let freeze = decided.freeze.as_ref().map(|(hash, _)| hash.as_str());
         decided.dismiss = bring::superfluous(state, observed, wanted.revision.or(freeze));
         for (need, placed) in &decided.create {
             assume(state, observed, need, placed, &context.site);
         }
-        if decided.misfits.is_empty() {
-            state.stop_waiting(&observed.id);
-        } else {
-            state.wait(Waiting {
-                key: observed.id.clone(),
-                priority,
-                since: waiting_since.unwrap_or_else(Timestamp::now).as_second(),
-                requests: decided.misfits.iter().map(|misfit| misfit.request.clone()).collect(),
-            });
-        }
+        wait_for_room(state, observed, &decided.misfits, priority);
     });
     decided
+}
+
+/// What the deployment comes to with another spec.
+fn resolve_edited(
+    spec: &LLMDeploymentSpec,
+    observed: &Observed,
+    context: &Context,
+) -> Result<Wish, Problem> {
+    let newest = observed.revisions.last();
+    let serving = newest.map(|newest| Serving { spec: &newest.spec, template: &newest.template });
+    let deployment =
+        LLMDeployment { spec: spec.clone(), ..LLMDeployment::clone(&observed.deployment) };
+    wish(&deployment, serving.as_ref(), observed, context)
+}
+
+/// What would make a misfit fit. Looked for only where something changed since the last time: a
+/// deployment that waits is reconciled often, and trying edits costs more than placing.
+fn advised(
+    known: Option<&Advised>,
+    misfit: &Misfit,
+    wish: &Wish,
+    overlay: &Overlay<'_>,
+    need: &Need,
+    terms: &Terms<'_>,
+    trial: &Trial<'_>,
+) -> Advised {
+    let freed = overlay.fleet().freed();
+    let holds = |advice: &Advice| advice.holds(trial, overlay, need, terms);
+    if let Some(known) = known.filter(|known| known.is_on(wish, misfit, freed))
+        && known.advice.iter().all(holds)
+    {
+        return known.clone();
+    }
+    let Misfit { request, refusal, .. } = misfit;
+    Advised {
+        spec: wish.canonical.clone(),
+        freed,
+        request: request.clone(),
+        refusal: refusal.clone(),
+        advice: advise(trial, misfit, wish, overlay, need, terms),
+    }
+}
+
+/// Enters the queue with what found no node, or leaves it.
+fn wait_for_room(state: &mut State, observed: &Observed, misfits: &[Misfit], priority: i32) {
+    if misfits.is_empty() {
+        state.stop_waiting(&observed.id);
+        return;
+    }
+    let queue = observed.deployment.status.as_ref().and_then(|status| status.queue.as_ref());
+    state.wait(Waiting {
+        key: observed.id.clone(),
+        priority,
+        since: queue.map_or_else(Timestamp::now, |queue| queue.since.0).as_second(),
+        requests: misfits.iter().map(|misfit| misfit.request.clone()).collect(),
+    });
 }
 
 /// Namespace and name of the pod that a placement leads to.

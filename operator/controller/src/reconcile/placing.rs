@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 
 use berth_crds::llm_deployment::{Placement as Asked, Strategy, Toleration, Vendor};
 use berth_planner::{
-    CacheNeed, Gpus, NodeName, OccupantId, Overlay, Placement, Refusal, Request, Resources,
+    CacheNeed, Gpus, NodeName, OccupantId, Overlay, Placement, Refusal, Request, Resources, best,
     could_ever, place,
 };
 use berth_render::{CachedModel, Site, Template, revision::hash, vendor};
 
-use super::{intend::Need, resolve::Wish};
+use super::{advice::Advice, intend::Need, resolve::Wish};
 use crate::cache::shelves::cache_key;
 
 /// Where one missing pod goes.
@@ -38,15 +38,15 @@ pub struct Misfit {
     pub refusal: Refusal,
     /// Whether a node of this cluster could hold it once it is free.
     pub ever: bool,
-    /// The longest context that would be placed, where a shorter one helps.
-    pub would_fit: Option<u32>,
+    /// What would make it fit, where the revision is not frozen yet.
+    pub would_fit: Vec<Advice>,
 }
 
 impl Misfit {
     /// The model offers no way to be split that could be tried.
     fn nothing_tried() -> Box<Self> {
         let refusal = Refusal { reasons: Vec::new(), nearest: None };
-        Box::new(Self { request: Request::default(), refusal, ever: false, would_fit: None })
+        Box::new(Self { request: Request::default(), refusal, ever: false, would_fit: Vec::new() })
     }
 }
 
@@ -94,7 +94,7 @@ pub fn place_frozen(
         }),
         Err(refusal) => {
             let ever = could_ever(overlay.fleet(), &request).is_ok();
-            Err(Box::new(Misfit { request, refusal, ever, would_fit: None }))
+            Err(Box::new(Misfit { request, refusal, ever, would_fit: Vec::new() }))
         }
     }
 }
@@ -107,20 +107,52 @@ pub fn place_first(
     need: &Need,
     terms: &Terms<'_>,
 ) -> Result<Placed, Box<Misfit>> {
-    let mut last = None;
+    let mut first = None;
     for &context in &wish.contexts {
         match at_context(overlay, wish, context, need, terms) {
             Ok(placed) => return Ok(placed),
-            Err(misfit) if misfit.ever => {
-                return Err(advised(misfit, overlay, wish, context, need, terms));
-            }
+            Err(misfit) if misfit.ever => return Err(misfit),
             Err(misfit) => {
-                last.get_or_insert((context, misfit));
+                first.get_or_insert(misfit);
             }
         }
     }
-    let (context, misfit) = last.unwrap_or_else(|| (0, Misfit::nothing_tried()));
-    Err(advised(misfit, overlay, wish, context, need, terms))
+    Err(first.unwrap_or_else(Misfit::nothing_tried))
+}
+
+/// Where [`place_first`] would place, without the reasons where it would not: for trying edits, of which
+/// most do not help.
+pub fn try_first(
+    overlay: &Overlay<'_>,
+    wish: &Wish,
+    need: &Need,
+    terms: &Terms<'_>,
+) -> Option<Placed> {
+    for &context in &wish.contexts {
+        let mut ever = false;
+        for &gpus in &wish.degrees {
+            let mut of_vendors: Vec<Placed> = Vec::new();
+            for &vendor in &wish.vendors {
+                let Ok(template) = wish.template(context, gpus, vendor) else { continue };
+                let request = request(&template, need, terms);
+                match find(overlay, &request, need) {
+                    Some((placement, in_place)) => {
+                        let revision = hash(&template);
+                        of_vendors.push(Placed { revision, template, placement, in_place });
+                    }
+                    None => ever = ever || could_ever(overlay.fleet(), &request).is_ok(),
+                }
+            }
+            let best = of_vendors.into_iter().min_by_key(|at| (at.in_place, at.placement.score));
+            if best.is_some() {
+                return best;
+            }
+        }
+        if ever {
+            return None;
+        }
+    }
+    None
 }
 
 /// The request of a pod of a template.
@@ -262,37 +294,21 @@ fn fit(
     request: &Request,
     need: &Need,
 ) -> Result<(Placement, bool), Refusal> {
-    let refusal = match place(overlay, request) {
-        Ok(placement) => return Ok((placement, false)),
-        Err(refusal) => refusal,
-    };
-    if let Some(old) = need.replaces.as_ref().filter(|_| need.in_place) {
-        let mut without = overlay.clone();
-        if without.vacate(&OccupantId::from(old.uid.as_str()))
-            && let Ok(placement) = place(&without, request)
-            && placement.node == old.node
-        {
-            return Ok((placement, true));
-        }
+    match find(overlay, request, need) {
+        Some(found) => Ok(found),
+        None => place(overlay, request).map(|placement| (placement, false)),
     }
-    Err(refusal)
 }
 
-/// Adds the longest context that would be placed: searched for, so that it holds word for word.
-fn advised(
-    misfit: Box<Misfit>,
-    overlay: &Overlay<'_>,
-    wish: &Wish,
-    context: u32,
-    need: &Need,
-    terms: &Terms<'_>,
-) -> Box<Misfit> {
-    const STEP: u32 = 256;
-    let fits = |context: u32| at_context(overlay, wish, context, need, terms).is_ok();
-    let (mut yes, mut no) = (0, context.div_ceil(STEP));
-    while yes + 1 < no {
-        let middle = u32::midpoint(yes, no);
-        if fits(middle * STEP) { yes = middle } else { no = middle }
+fn find(overlay: &Overlay<'_>, request: &Request, need: &Need) -> Option<(Placement, bool)> {
+    if let Some(placement) = best(overlay, request) {
+        return Some((placement, false));
     }
-    Box::new(Misfit { would_fit: (yes > 0).then_some(yes * STEP), ..*misfit })
+    let old = need.replaces.as_ref().filter(|_| need.in_place)?;
+    let mut without = overlay.clone();
+    if !without.vacate(&OccupantId::from(old.uid.as_str())) {
+        return None;
+    }
+    let placement = best(&without, request)?;
+    (placement.node == old.node).then_some((placement, true))
 }

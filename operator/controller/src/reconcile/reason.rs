@@ -81,8 +81,8 @@ reasons! {
                   minutes.",
     /// No node has GPUs with enough VRAM free, or none has such GPUs at all.
     InsufficientVRAM => "It is placed by itself as soon as something frees up. The message names the \
-                         nearest miss and, where a shorter context helps, how short: put that into \
-                         `spec.engine.contextLength`.",
+                         nearest miss and what would fit now: set the fields that it names so, as they \
+                         stand there. `status.queue.wouldFit` has the same for programs.",
     /// The GPUs are there, but CPU, memory, disk, pod slots or room in the model cache of
     /// their node are not.
     InsufficientResources => "Free them, or ask for less in `spec.resources`.",

@@ -20,7 +20,9 @@ use berth_units::Bytes;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::ResourceExt;
 
-use super::{conditions::conditions, placing::Misfit, problem::Problem, reason::Reason};
+use super::{
+    advice::Advice, conditions::conditions, placing::Misfit, problem::Problem, reason::Reason,
+};
 use facts::{facts, trouble};
 pub use facts::{misfit_message, misfit_reason};
 use tally::Tally;
@@ -229,6 +231,7 @@ fn queue(seen: &Seen<'_>, before: Option<&QueueStatus>) -> Option<QueueStatus> {
         replicas: i32::try_from(seen.misfits.len()).unwrap_or(i32::MAX),
         since: before.map_or_else(|| Time(seen.now), |before| before.since.clone()),
         waiting_for: waiting_for(misfit),
+        would_fit: misfit.would_fit.iter().map(Advice::entry).collect(),
     })
 }
 

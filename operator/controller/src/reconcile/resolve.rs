@@ -33,7 +33,7 @@ pub const DEFAULT_CONTEXT: u32 = 32_768;
 /// The shortest context that Berth falls back to by itself, in tokens.
 pub const LEAST_CONTEXT: u32 = 4_096;
 /// The most GPUs of one node that Berth chooses by itself.
-const MOST_GPUS: u32 = 16;
+pub const MOST_GPUS: u32 = 16;
 /// vLLM's `--max-num-seqs`. It decides the activation's size, so it is pinned and frozen.
 const MAX_NUM_SEQS: u32 = 256;
 /// vLLM's `--max-num-batched-tokens`, pinned likewise.
@@ -184,6 +184,26 @@ pub fn resolve(
 }
 
 impl Wish {
+    /// The facts about the model.
+    pub fn facts(&self) -> &ModelFacts {
+        &self.facts
+    }
+
+    /// How its weights are stored.
+    pub fn quantization(&self) -> berth_vram::Quantization {
+        self.facts.quantization
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> EngineType {
+        self.engine
+    }
+
+    /// Requests of full context that it holds at least.
+    pub fn max_concurrency(&self) -> u32 {
+        self.workload.max_concurrency
+    }
+
     /// Every way in which the estimate or an amount can be wrong, found before anything is planned.
     fn check(&self) -> Result<(), Problem> {
         let (Some(&context), Some(&gpus), Some(&vendor)) =

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     cache::shelves::{self, Shelves},
+    reconcile::advice::Advised,
     usage,
 };
 
@@ -57,6 +58,8 @@ pub struct State {
     gone: (HashSet<String>, VecDeque<String>),
     written: HashMap<String, Instant>,
     avoided: HashMap<String, BTreeMap<NodeName, (String, Instant)>>,
+    /// What was advised on misfits, by the UIDs of the deployments.
+    advised: HashMap<String, Advised>,
 }
 
 impl State {
@@ -334,6 +337,19 @@ impl State {
         left
     }
 
+    /// What was last advised to a deployment.
+    pub fn advised(&self, deployment: &str) -> Option<&Advised> {
+        self.advised.get(deployment)
+    }
+
+    /// Remembers what was advised to a deployment, or that nothing had to be.
+    pub fn set_advised(&mut self, deployment: &str, advised: Option<Advised>) {
+        match advised {
+            Some(advised) => self.advised.insert(deployment.to_owned(), advised),
+            None => self.advised.remove(deployment),
+        };
+    }
+
     /// Forgets a deployment that is gone. Its pods go by their own events.
     pub fn forget(&mut self, namespace: &str, name: &str) {
         let waiting = self.queue.iter().map(|waiting| &waiting.key);
@@ -345,6 +361,7 @@ impl State {
         for key in gone {
             self.stop_waiting(&key);
             self.avoided.remove(&key.uid);
+            self.advised.remove(&key.uid);
             self.fleet.set_kept(&key, BTreeSet::new());
         }
     }

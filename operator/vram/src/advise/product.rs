@@ -9,7 +9,7 @@ use std::{fmt, sync::LazyLock};
 use berth_units::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{Quantization, Vendor};
+use crate::{KvDtype, Quantization, Vendor};
 
 /// A kind of GPU.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -113,6 +113,11 @@ impl Product {
     /// NVIDIA's first with arithmetic for 4-bit floats.
     fn is_blackwell(&self) -> bool {
         self.vendor == Vendor::Nvidia && self.teraflops.fp4.is_some()
+    }
+
+    /// Whether it can be given a cache stored so: fp8 wants arithmetic of that type.
+    pub fn keeps(&self, kv_dtype: KvDtype) -> bool {
+        kv_dtype != KvDtype::Fp8 || self.teraflops.fp8.is_some()
     }
 
     /// The most operations a second with weights stored so, at best: whole types that the GPU

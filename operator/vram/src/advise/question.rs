@@ -94,16 +94,16 @@ impl Question<'_> {
 }
 
 /// The KV cache in 8 bits.
-pub(super) const fn smaller(engine: Engine) -> KvDtype {
+pub const fn smaller(engine: Engine) -> KvDtype {
     match engine {
         Engine::LlamaCpp => KvDtype::Q8_0,
         _ => KvDtype::Fp8,
     }
 }
 
-/// Whether a GPU can be given a cache stored so: fp8 wants arithmetic of that type.
-pub(super) fn keeps(product: &Product, kv_dtype: KvDtype) -> bool {
-    kv_dtype != KvDtype::Fp8 || product.teraflops.fp8.is_some()
+/// Whether a cache takes 16 bits and more, so that 8 would be less.
+pub const fn is_wide(kv_dtype: KvDtype) -> bool {
+    matches!(kv_dtype, KvDtype::Auto | KvDtype::F16 | KvDtype::Bf16)
 }
 
 impl Setup {
@@ -128,7 +128,7 @@ impl Setup {
     pub fn fits(&self, question: &Question<'_>) -> bool {
         let Gpu { product, usable, .. } = question.gpus[self.gpu];
         product.serves(question.variants[self.variant].facts.quantization)
-            && keeps(product, self.kv_dtype)
+            && product.keeps(self.kv_dtype)
             && self.estimate(question).is_ok_and(|estimate| estimate.per_gpu.total() <= usable)
     }
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{
     Gpu, PricePerHour, Question, Roofline, Setup,
-    change::{Change, Search},
+    change::{Change, OneProduct, changes_for},
     roofline::{Active, roofline, unpacked},
     table::{Row, Table},
 };
@@ -219,7 +219,7 @@ fn misfit(question: &Question<'_>, table: &Table, gpu: usize) -> Option<Misfit> 
     })?;
     let estimate = row.estimate.clone().on(product.vendor);
     Some(Misfit {
-        changes: Search { question, setup: &setup, table }.changes(),
+        changes: changes_for(&OneProduct { question, setup: &setup, table }),
         setup,
         needs: estimate.per_gpu,
         usable,

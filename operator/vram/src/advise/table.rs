@@ -2,7 +2,7 @@
 
 use berth_units::Bytes;
 
-use super::{Question, question::keeps};
+use super::Question;
 use crate::{Estimate, KvDtype, Parallelism, Vendor, estimate, tensor_degrees};
 
 /// One estimate.
@@ -72,7 +72,7 @@ impl Table {
     ) -> impl Iterator<Item = &'a Row> {
         let product = question.gpus[gpu].product;
         let served = product.serves(question.variants[variant].facts.quantization);
-        self.rows[variant].iter().filter(move |row| served && keeps(product, row.kv_dtype))
+        self.rows[variant].iter().filter(move |row| served && product.keeps(row.kv_dtype))
     }
 
     /// Whether a variant can be spread over so many GPUs.

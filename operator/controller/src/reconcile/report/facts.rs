@@ -6,6 +6,7 @@ use berth_planner::RefusalReason;
 use super::{Seen, tally::Tally};
 use crate::{
     reconcile::{
+        advice::Advice,
         conditions::{DEGRADED, Fact, PLACED, PROGRESSING, READY, RECONCILING, STALLED},
         placing::Misfit,
         reason::Reason,
@@ -191,7 +192,8 @@ pub fn misfit_reason(misfit: &Misfit) -> Reason {
 /// Why a pod finds no node, for people: the nearest miss, what would fit, and all nodes in groups.
 pub fn misfit_message(misfit: &Misfit) -> String {
     let nearest = misfit.refusal.nearest.as_ref().map(ToString::to_string);
-    let advice = misfit.would_fit.map(|n| format!("would fit with contextLength ≤ {n}"));
+    let ways: Vec<String> = misfit.would_fit.iter().map(Advice::text).collect();
+    let advice = (!ways.is_empty()).then(|| format!("would fit with {}", ways.join(", or with ")));
     let parts: Vec<String> = [nearest, advice].into_iter().flatten().collect();
     if parts.is_empty() {
         return format!("no node can take a replica: {}", misfit.refusal);

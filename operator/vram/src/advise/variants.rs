@@ -1,6 +1,7 @@
 //! The ways in which the catalogue knows a model: the same model, quantised otherwise.
 
-use berth_vram::{Catalogue, Engine, ModelFacts, Quantization, advise::Variant};
+use super::Variant;
+use crate::{Catalogue, Engine, ModelFacts, Quantization};
 
 /// Types of GGUF that are tried: from the one that most people take to the nearly exact.
 const GGUF_TYPES: [&str; 4] = ["Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0"];
@@ -89,7 +90,7 @@ fn alike(a: &ModelFacts, b: &ModelFacts) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use berth_vram::catalogue;
+    use crate::catalogue;
 
     fn of(id: &str) -> Vec<String> {
         let entry = catalogue().find(id, None).unwrap();
