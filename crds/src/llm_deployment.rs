@@ -10,7 +10,9 @@ mod pod;
 mod status;
 
 pub use endpoint::Endpoint;
-pub use engine::{Engine, EngineImage, EngineType, EnvSource, EnvVar, KvCacheDtype, PullPolicy};
+pub use engine::{
+    Engine, EngineImage, EngineType, EnvSource, EnvVar, KvCacheDtype, PullPolicy, WritableDirectory,
+};
 pub use facts::{
     Facts, GroupedBits, MixtureOfExperts, MultiHeadLatentAttention, Quantization, Recurrent,
     SlidingWindow,
@@ -68,8 +70,10 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = kube::core::Rule::new("!has(self.engine) || !has(self.engine.type) || self.engine.type != 'VLLM' || !self.model.uri.lowerAscii().contains('gguf') && (!has(self.model.files) || !self.model.files.lowerAscii().contains('gguf'))")
-        .message("engine.type VLLM does not serve GGUF files; use engine.type LlamaCpp or leave it out"),
+    validation = kube::core::Rule::new("!has(self.engine) || !has(self.engine.type) || !(self.engine.type in ['VLLM', 'SGLang']) || !self.model.uri.lowerAscii().contains('gguf') && (!has(self.model.files) || !self.model.files.lowerAscii().contains('gguf'))")
+        .message("engine.type VLLM and SGLang do not serve GGUF files; use engine.type LlamaCpp or leave it out"),
+    validation = kube::core::Rule::new("!has(self.engine) || !has(self.engine.type) || self.engine.type != 'Custom' || !has(self.engine.image) || !has(self.gpu) || !has(self.gpu.vendor) || (self.gpu.vendor == 'NVIDIA' ? has(self.engine.image.nvidia) : has(self.engine.image.amd))")
+        .message("engine.type Custom needs an image for gpu.vendor: set engine.image.nvidia or engine.image.amd"),
 )]
 pub struct LLMDeploymentSpec {
     /// The model to serve and where its files are.

@@ -50,6 +50,13 @@ fn engine(patch: Value) -> Value {
     spec
 }
 
+/// A custom engine with this merged in.
+fn custom(patch: Value) -> Value {
+    let mut engine = json!({"type": "Custom", "image": {"nvidia": "registry.local/server:v1"}});
+    merge(&mut engine, patch);
+    engine
+}
+
 /// What must be refused, and the words that the refusal must contain.
 fn bad_specs() -> Vec<(Value, &'static [&'static str])> {
     let long = "x".repeat(1025);
@@ -137,7 +144,7 @@ fn bad_specs() -> Vec<(Value, &'static [&'static str])> {
         (json!({"model": {"files": "a/../../b"}}), &["model.files must not contain '..'"]),
         (
             json!({"model": {"files": "m-Q4_K_M.gguf"}, "engine": {"type": "VLLM"}}),
-            &["VLLM does not serve GGUF"],
+            &["VLLM and SGLang do not serve GGUF"],
         ),
         (
             json!({"model": {"uri": "s3://bucket/m", "revision": "main"}}),
@@ -163,11 +170,54 @@ fn bad_specs() -> Vec<(Value, &'static [&'static str])> {
         // What excludes each other.
         (
             json!({"model": {"uri": "hf://bartowski/Qwen-GGUF"}, "engine": {"type": "VLLM"}}),
-            &["VLLM does not serve GGUF"],
+            &["VLLM and SGLang do not serve GGUF"],
         ),
         (
             engine(json!({"type": "LlamaCpp", "kvCacheDtype": "FP8"})),
             &["kvCacheDtype must be Auto or FP8 for VLLM"],
+        ),
+        (
+            engine(json!({"type": "SGLang", "kvCacheDtype": "Q8_0"})),
+            &["FP8 or FP8_E5M2 for SGLang"],
+        ),
+        (engine(json!({"type": "VLLM", "kvCacheDtype": "FP8_E5M2"})), &["Auto or FP8 for VLLM"]),
+        (
+            json!({"model": {"files": "m-Q4_K_M.gguf"}, "engine": {"type": "SGLang"}}),
+            &["VLLM and SGLang do not serve GGUF"],
+        ),
+        // A custom engine, and what only that has.
+        (engine(json!({"type": "Custom"})), &["Custom needs an image", "engine.image.nvidia"]),
+        (engine(json!({"type": "Custom", "image": {}})), &["Custom needs an image"]),
+        (
+            json!({"engine": custom(json!({})), "gpu": {"vendor": "AMD"}}),
+            &["needs an image for gpu.vendor"],
+        ),
+        (engine(json!({"type": "VLLM", "port": 8080})), &["for engine.type Custom only"]),
+        (engine(json!({"command": ["serve"]})), &["for engine.type Custom only"]),
+        (engine(json!({"type": "SGLang", "healthPath": "/"})), &["for engine.type Custom only"]),
+        (engine(json!({"type": "LlamaCpp", "runAsUser": 1})), &["for engine.type Custom only"]),
+        (
+            engine(json!({"writableDirectories": [{"path": "/data"}]})),
+            &["for engine.type Custom only"],
+        ),
+        (engine(custom(json!({"port": 80}))), &["engine.port", "greater than or equal to 1024"]),
+        (engine(custom(json!({"healthPath": "health"}))), &["engine.healthPath"]),
+        (engine(custom(json!({"runAsUser": 0}))), &["engine.runAsUser"]),
+        (
+            engine(custom(json!({"writableDirectories": [{"path": "data"}]}))),
+            &["writableDirectories[0].path"],
+        ),
+        (
+            engine(custom(json!({"writableDirectories": [{"path": "/a/../etc"}]}))),
+            &["must not contain '..'"],
+        ),
+        (
+            engine(custom(json!({"writableDirectories": [{"path": "/model/x"}]}))),
+            &["nor be in /model"],
+        ),
+        (
+            engine(custom(json!({"writableDirectories": [{"path": "/a"}, {"path": "/a"}]}))),
+            &["Duplicate value"],
         ),
         (
             engine(json!({"type": "VLLM", "kvCacheDtype": "Q8_0"})),
@@ -308,6 +358,15 @@ fn good_specs() -> Vec<Value> {
         spec(engine(json!({"contextLength": 100_000_000}))),
         spec(engine(json!({"type": "VLLM", "kvCacheDtype": "FP8"}))),
         spec(engine(json!({"kvCacheDtype": "Auto"}))),
+        spec(engine(json!({"type": "SGLang", "kvCacheDtype": "FP8_E5M2"}))),
+        spec(engine(custom(json!({"kvCacheDtype": "Q8_0"})))),
+        spec(json!({"model": {"files": "m-Q4_K_M.gguf"}, "engine": custom(json!({}))})),
+        spec(engine(custom(json!({
+            "command": ["/bin/sh", "-c"],
+            "args": ["exec server --model $(BERTH_MODEL_PATH)"],
+            "port": 11434, "healthPath": "/", "runAsUser": 65534,
+            "writableDirectories": [{"path": "/data"}, {"path": "/models", "size": "20Gi"}],
+        })))),
         spec(engine(json!({"startupTimeout": "1h30m", "shutdownGrace": "0s"}))),
         spec(engine(json!({"startupTimeout": "24h", "shutdownGrace": "24h"}))),
         spec(engine(

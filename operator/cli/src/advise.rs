@@ -42,7 +42,7 @@ pub struct SetupView {
     pub model: String,
     /// How its weights are stored, for people.
     pub quantization: String,
-    /// `VLLM` or `LlamaCpp`.
+    /// As manifests spell it.
     pub engine: &'static str,
     /// How the KV cache is stored.
     pub kv_dtype: &'static str,

@@ -81,6 +81,10 @@ pub struct WorkloadArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub concurrency: Option<u32>,
 
+    /// The engine that serves it [default: the manifest's, else by the format of the weights].
+    #[arg(long, value_enum, value_name = "ENGINE", ignore_case = true)]
+    pub engine: Option<EngineKind>,
+
     /// How the KV cache is stored.
     #[arg(long, value_enum, value_name = "TYPE")]
     pub kv_dtype: Option<KvType>,
@@ -170,12 +174,40 @@ pub enum Output {
     Yaml,
 }
 
+/// An engine, as manifests spell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EngineKind {
+    /// vLLM.
+    #[value(name = "VLLM")]
+    Vllm,
+    /// SGLang, by its own rule.
+    #[value(name = "SGLang")]
+    Sglang,
+    /// llama.cpp's server.
+    #[value(name = "LlamaCpp")]
+    LlamaCpp,
+    /// Any other server, with the widest margin.
+    #[value(name = "Custom")]
+    Custom,
+}
+
+impl From<EngineKind> for Engine {
+    fn from(kind: EngineKind) -> Self {
+        match kind {
+            EngineKind::Vllm => Self::Vllm,
+            EngineKind::Sglang => Self::Sglang,
+            EngineKind::LlamaCpp => Self::LlamaCpp,
+            EngineKind::Custom => Self::Custom,
+        }
+    }
+}
+
 /// How keys and values are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum KvType {
     /// As the engine does: 16 bits.
     Auto,
-    /// 8-bit floats (vLLM).
+    /// 8-bit floats (vLLM, SGLang).
     Fp8,
     /// 16-bit floats.
     F16,
@@ -219,7 +251,9 @@ pub fn kv_name(kind: KvDtype) -> &'static str {
 pub fn engine_name(engine: Engine) -> &'static str {
     match engine {
         Engine::Vllm => "VLLM",
+        Engine::Sglang => "SGLang",
         Engine::LlamaCpp => "LlamaCpp",
+        Engine::Custom => "Custom",
         _ => "other",
     }
 }

@@ -25,7 +25,7 @@ use crate::{
 pub struct Answer {
     /// The model.
     pub model: ModelView,
-    /// `VLLM` or `LlamaCpp`.
+    /// As manifests spell it: `VLLM`, `SGLang`, `LlamaCpp` or `Custom`.
     pub engine: &'static str,
     /// What it is asked to hold.
     pub workload: WorkloadView,

@@ -80,6 +80,9 @@ impl Subject {
         }
         subject.concurrency = workload.concurrency.unwrap_or(subject.concurrency);
         subject.kv_dtype = workload.kv_dtype.map(KvDtype::from).or(subject.kv_dtype);
+        if let Some(engine) = workload.engine.map(Engine::from) {
+            subject.serve_by(engine)?;
+        }
         subject.degrees.retain(|&gpus| gpus <= workload.max_gpus);
         if subject.degrees.is_empty() {
             bail!("the GPUs that are asked for are more than --max-gpus {}", workload.max_gpus);
@@ -111,7 +114,7 @@ impl Subject {
             engine: engine(&known.facts),
             facts: known.facts,
         };
-        Ok(Self {
+        let mut subject = Self {
             contexts: wish.contexts.clone(),
             context_asked: asked.context_length.is_some(),
             degrees: wish.degrees.clone(),
@@ -123,7 +126,31 @@ impl Subject {
             memory,
             products: gpu.products,
             ..Self::new(variant, known.source, known.licence)
-        })
+        };
+        if let Some(type_) = asked.type_ {
+            subject.serve_by(facts::engine(type_))?;
+        }
+        Ok(subject)
+    }
+
+    /// Asks for an engine, of which every variant is that it can serve.
+    fn serve_by(&mut self, engine: Engine) -> anyhow::Result<()> {
+        let serves = |variant: &Variant| match (engine, variant.facts.quantization) {
+            (Engine::Custom, _) => true,
+            (Engine::LlamaCpp, stored) => matches!(stored, Quantization::Gguf(_)),
+            (_, stored) => !matches!(stored, Quantization::Gguf(_)),
+        };
+        if !serves(self.asked()) {
+            bail!(
+                "{engine} does not serve {} weights; name another --engine, or leave it out",
+                self.asked().facts.quantization
+            );
+        }
+        // Others stay with the engine that serves them.
+        for variant in self.variants.iter_mut().filter(|variant| serves(variant)) {
+            variant.engine = engine;
+        }
+        Ok(())
     }
 
     fn new(known: Variant, source: String, licence: Option<String>) -> Self {

@@ -164,11 +164,11 @@ impl FromStr for EngineImage {
         if image.is_empty() {
             return Err(wrong());
         }
-        Ok(Self {
-            engine: named(engine).ok_or_else(wrong)?,
-            vendor: named(vendor).ok_or_else(wrong)?,
-            image: image.to_owned(),
-        })
+        let engine = named(engine).ok_or_else(wrong)?;
+        if engine == EngineType::Custom {
+            return Err("a Custom engine has no image but its LLMDeployment's own".to_owned());
+        }
+        Ok(Self { engine, vendor: named(vendor).ok_or_else(wrong)?, image: image.to_owned() })
     }
 }
 

@@ -32,6 +32,7 @@ fn pod(revision: &str, replica: u32, attempt: u32, progress: Progress) -> Arc<Re
         claim: berth_render::Claim {
             gpus: 1,
             bytes_per_gpu: Bytes::gib(75),
+            total_per_gpu: Bytes::ZERO,
             product: "H100".to_owned(),
             cache: None,
         },

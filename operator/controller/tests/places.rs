@@ -149,6 +149,7 @@ fn on_a_full_fleet_a_new_revision_takes_the_place_of_the_old_one() {
         claim: berth_render::Claim {
             gpus: 1,
             bytes_per_gpu: H100,
+            total_per_gpu: Bytes::ZERO,
             product: String::new(),
             cache: None,
         },

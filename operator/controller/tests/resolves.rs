@@ -159,6 +159,67 @@ fn newer_defaults_change_nothing_about_what_serves() {
 }
 
 #[test]
+fn a_revision_without_a_version_goes_on_without_one() {
+    let before = json!({"model": {"uri": "hf://Qwen/Qwen2.5-7B-Instruct"}});
+    let old = wish(before.clone());
+    let mut serving = freeze(&old);
+    assert_eq!(serving.engine.version, Some(berth_vram::RENDERED_VLLM));
+    // As a Berth made it whose fractions did not follow from claims.
+    serving.engine.version = None;
+    let kept = Serving { spec: &old.canonical, template: &serving };
+    let same = resolve(&deployment(before.clone()), &defaults(), Some(&kept)).unwrap();
+    assert!(same.comes_to(&serving));
+    let mut after = before;
+    after["engine"] = json!({"image": {"nvidia": "a/vllm-openai:v0.19.1"}});
+    let other = resolve(&deployment(after), &defaults(), Some(&kept)).unwrap();
+    let template = freeze(&other);
+    assert_eq!(template.engine.version, Some(berth_vram::Version::new(0, 19)));
+}
+
+#[test]
+fn a_version_that_no_tag_states_is_said() {
+    let tagged = |tag: &str| {
+        let wish = wish(json!({
+            "model": {"uri": "hf://Qwen/Qwen2.5-7B-Instruct"},
+            "engine": {"image": {"nvidia": format!("registry.local:5000/vllm:{tag}")}},
+        }));
+        freeze(&wish)
+    };
+    let (logged, unknown) = (tagged("v0.19.1"), tagged("latest"));
+    assert_eq!(logged.estimate.basis, "fitted to vLLM on NVIDIA H100");
+    assert!(unknown.estimate.basis.ends_with("states no version, taken for 0.33"));
+    assert!(unknown.estimate.margin > logged.estimate.margin);
+}
+
+#[test]
+fn a_custom_engine_runs_where_it_has_an_image_and_serves_what_it_is_given() {
+    let spec = |uri: &str, files: Option<&str>, engine: Value| {
+        let mut own = json!({"type": "Custom", "image": {"amd": "a/server:v1"}});
+        own.as_object_mut().unwrap().extend(engine.as_object().unwrap().clone());
+        let mut model = json!({"uri": uri});
+        if let Some(files) = files {
+            model["files"] = files.into();
+        }
+        json!({"model": model, "engine": own, "gpu": {"count": 2}})
+    };
+    let llama = "hf://meta-llama/Llama-3.1-8B-Instruct";
+    let whole = wish(spec(llama, None, json!({"runAsUser": 1000})));
+    assert_eq!(whole.vendors, [Vendor::AMD]);
+    let template = freeze(&whole);
+    let server = template.engine.custom.as_ref().unwrap();
+    assert_eq!((server.port, server.user, server.health_path.as_str()), (8000, 1000, "/health"));
+    assert_eq!((template.gpus, template.tensor), (2, 2));
+    assert!(template.estimate.basis.contains("a custom engine, of which nothing is known"));
+    let gguf = "hf://bartowski/Meta-Llama-3.1-8B-Instruct-GGUF";
+    let layers = freeze(&wish(spec(gguf, Some("*Q4_K_M.gguf"), json!({"kvCacheDtype": "Q8_0"}))));
+    assert_eq!((layers.gpus, layers.tensor), (2, 1));
+    let typo = problem(spec(llama, None, json!({"args": ["--model=$(BERTH_MODEL)"]})));
+    assert!(matches!(typo, Problem::ReservedArgument(_)), "{typo}");
+    let size = json!({"writableDirectories": [{"path": "/data", "size": "much"}]});
+    assert!(problem(spec(llama, None, size)).to_string().contains("writableDirectories[/data]"));
+}
+
+#[test]
 fn an_edit_that_says_what_was_chosen_makes_no_revision() {
     let before = json!({"model": {"uri": "hf://Qwen/Qwen2.5-7B-Instruct"}});
     let old = wish(before.clone());

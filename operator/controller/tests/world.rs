@@ -42,7 +42,13 @@ fn rendered_at(attempt: u32, site: &Site) -> Pod {
             rank: 0,
             attempt,
             node: "gpu-1".to_owned(),
-            claim: Claim { gpus: 1, bytes_per_gpu: VRAM, product: "H100".to_owned(), cache: None },
+            claim: Claim {
+                gpus: 1,
+                bytes_per_gpu: VRAM,
+                total_per_gpu: Bytes::ZERO,
+                product: "H100".to_owned(),
+                cache: None,
+            },
         },
         site,
     );
@@ -102,7 +108,13 @@ fn a_forged_claim_counts_for_nothing_and_the_requests_count_all_the_same() {
     orphan.metadata.owner_references = None;
     // One whose claim says less than its requests.
     let mut shrunk = rendered(0);
-    let small = Claim { gpus: 0, bytes_per_gpu: Bytes::ZERO, product: String::new(), cache: None };
+    let small = Claim {
+        gpus: 0,
+        bytes_per_gpu: Bytes::ZERO,
+        total_per_gpu: Bytes::ZERO,
+        product: String::new(),
+        cache: None,
+    };
     let small = serde_json::to_string(&small).unwrap();
     shrunk.annotations_mut().insert("berth.dev/claim".to_owned(), small);
     // One whose claim was removed.

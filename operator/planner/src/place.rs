@@ -32,6 +32,8 @@ pub struct Placement {
     pub gpus: u32,
     /// What it claims on each: an exclusive claim is the whole usable GPU.
     pub vram_per_gpu: Bytes,
+    /// What each has in total, what no claim may use included.
+    pub total_vram_per_gpu: Bytes,
     /// What made this node the best of those.
     pub score: Score,
 }
@@ -205,6 +207,7 @@ impl<'a> Candidate<'a> {
             product: gpus.map(|gpus| gpus.product.clone()).unwrap_or_default(),
             gpus: request.gpus,
             vram_per_gpu: vram.map(usable).unwrap_or_default(),
+            total_vram_per_gpu: vram.unwrap_or_default(),
             score: self.score,
         }
     }

@@ -12,11 +12,20 @@ pub struct Claim {
     pub gpus: u32,
     /// Bytes claimed on each: the usable VRAM of the GPU, as exclusive claims take all of it.
     pub bytes_per_gpu: Bytes,
+    /// Bytes of each in total, of which engines are told a part; zero on pods of versions that did
+    /// not write it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub total_per_gpu: Bytes,
     /// Product of the GPUs, as the node's labels name it.
     pub product: String,
     /// What it keeps in the node's cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<CachedModel>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(bytes: &Bytes) -> bool {
+    *bytes == Bytes::ZERO
 }
 
 impl Claim {

@@ -31,4 +31,6 @@ pub use pod::{Replica, pod, pod_name};
 pub use resources::{resources, startup_timeout};
 pub use service::service;
 pub use site::{CacheSite, Site};
-pub use template::{EngineTemplate, Estimate, ModelSource, Resources, Template};
+pub use template::{
+    CustomServer, EngineTemplate, Estimate, ModelSource, OwnDirectory, Resources, Template,
+};

@@ -23,8 +23,8 @@ use k8s_openapi::{
 };
 
 use crate::{
-    Claim, Owner, Site, Template,
-    engine::{self, Engine, PORT},
+    Claim, EngineTemplate, Owner, Site, Template,
+    engine::{self, Directory, Engine},
     quantity,
     source::{self, Mounted},
     vendor,
@@ -76,9 +76,9 @@ pub fn pod(template: &Template, replica: &Replica, site: &Site) -> Pod {
     let mut volumes: Vec<Volume> = volumes;
     volumes.extend(
         engine
-            .directories()
+            .directories(&template.engine)
             .iter()
-            .map(|directory| empty_dir(directory.volume, directory.size, None)),
+            .map(|directory| empty_dir(&directory.volume, directory.size, None)),
     );
     volumes.push(empty_dir("shm", template.resources.shared_memory, Some("Memory")));
     Pod {
@@ -219,7 +219,7 @@ pub(crate) fn pod_security(
     engine: &dyn Engine,
     group: Option<i64>,
 ) -> PodSecurityContext {
-    let user = engine.user();
+    let user = engine.user(&template.engine);
     let of_vendor = vendor::profile(template.vendor).groups.iter().copied();
     let groups: Vec<i64> = of_vendor.chain(group).collect();
     PodSecurityContext {
@@ -261,13 +261,14 @@ fn container(
     site: &Site,
     mut mounts: Vec<VolumeMount>,
 ) -> Container {
-    mounts.extend(engine.directories().iter().map(|directory| directory.mount()));
+    let server = &template.engine;
+    mounts.extend(engine.directories(server).iter().map(Directory::mount));
     mounts.push(VolumeMount {
         name: "shm".to_owned(),
         mount_path: "/dev/shm".to_owned(),
         ..VolumeMount::default()
     });
-    let mut args = engine.args(template);
+    let mut args = engine.args(template, &replica.claim);
     args.extend(template.engine.args.iter().cloned());
     let amounts = amounts(template, replica, site);
     let pre_stop = engine.pre_stop_seconds(template.shutdown_grace_seconds);
@@ -275,14 +276,14 @@ fn container(
         name: CONTAINER.to_owned(),
         image: Some(template.engine.image.clone()),
         image_pull_policy: Some(pull_policy(template.engine.image_pull_policy).to_owned()),
-        command: Some(engine.command().iter().map(|&part| part.to_owned()).collect()),
-        args: Some(args),
-        // The images' own working directories are not for this user.
-        working_dir: Some(engine::HOME.to_owned()),
-        env: Some(environment(template, engine)),
+        command: Some(engine.command(server)).filter(|command| !command.is_empty()),
+        args: Some(args).filter(|args| !args.is_empty()),
+        // Our images' own working directories are not for this user.
+        working_dir: engine.working_directory().map(ToOwned::to_owned),
+        env: Some(environment(template, engine, &replica.claim)),
         ports: Some(vec![ContainerPort {
             name: Some(HTTP.to_owned()),
-            container_port: i32::from(PORT),
+            container_port: i32::from(engine.port(server)),
             protocol: Some("TCP".to_owned()),
             ..ContainerPort::default()
         }]),
@@ -290,12 +291,18 @@ fn container(
         // No probe of life before the start has ended. A start that takes longer than its budget
         // is begun again.
         // Often, so that a small model serves as soon as it has loaded.
-        startup_probe: Some(probe(engine, 2, template.startup_timeout_seconds.div_ceil(2), 2)),
+        startup_probe: Some(probe(
+            engine,
+            server,
+            2,
+            template.startup_timeout_seconds.div_ceil(2),
+            2,
+        )),
         // Out of the endpoints after 10 s without an answer, and back with the first one.
-        readiness_probe: Some(probe(engine, 5, 2, 5)),
+        readiness_probe: Some(probe(engine, server, 5, 2, 5)),
         // Killed only after 3 minutes: a loaded engine may be slow to answer, and a restart costs
         // all its requests and a model to load.
-        liveness_probe: Some(probe(engine, 30, 6, 10)),
+        liveness_probe: Some(probe(engine, server, 30, 6, 10)),
         lifecycle: (pre_stop > 0).then(|| Lifecycle {
             pre_stop: Some(LifecycleHandler {
                 sleep: Some(SleepAction { seconds: i64::from(pre_stop) }),
@@ -333,9 +340,11 @@ fn amounts(template: &Template, replica: &Replica, site: &Site) -> BTreeMap<Stri
 }
 
 /// Berth's environment, then the user's, each name once.
-fn environment(template: &Template, engine: &dyn Engine) -> Vec<EnvVar> {
+fn environment(template: &Template, engine: &dyn Engine, claim: &Claim) -> Vec<EnvVar> {
     let users: Vec<EnvVar> = template.engine.env.iter().map(of_spec).collect();
-    let ours = engine.env().into_iter().map(|(name, value)| plain(name, &value));
+    // What is handed over comes first: later variables may refer to it.
+    let told = engine.handed_over(template, claim).into_iter().chain(engine.env());
+    let ours = told.map(|(name, value)| plain(name, &value));
     let fixed = |name: &str| !engine.overridable().contains(&name);
     let mut env: Vec<EnvVar> = ours
         .filter(|ours| fixed(&ours.name) || !users.iter().any(|user| user.name == ours.name))
@@ -378,11 +387,17 @@ pub(crate) fn pull_policy(policy: PullPolicy) -> &'static str {
     }
 }
 
-fn probe(engine: &dyn Engine, period: u32, failures: u32, timeout: u32) -> Probe {
+fn probe(
+    engine: &dyn Engine,
+    server: &EngineTemplate,
+    period: u32,
+    failures: u32,
+    timeout: u32,
+) -> Probe {
     let number = |value: u32| Some(i32::try_from(value).unwrap_or(i32::MAX));
     Probe {
         http_get: Some(HTTPGetAction {
-            path: Some(engine.health_path().to_owned()),
+            path: Some(engine.health_path(server)),
             port: IntOrString::String(HTTP.to_owned()),
             ..HTTPGetAction::default()
         }),

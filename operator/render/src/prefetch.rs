@@ -44,7 +44,7 @@ pub fn prefetch(template: &Template, replica: &Replica, site: &Site) -> Pod {
         container.resources = Some(resources.clone());
     }
     if !init.is_empty() {
-        volumes.push(empty_dir(TMP.volume, TMP.size, None));
+        volumes.push(empty_dir(&TMP.volume, TMP.size, None));
     }
     let Replica { deployment, revision, node, .. } = replica;
     let name = format!("{}-{revision}-prefetch-{}", deployment.name, short_hash(node, 5));
@@ -54,6 +54,7 @@ pub fn prefetch(template: &Template, replica: &Replica, site: &Site) -> Pod {
         let claim = Claim {
             gpus: 0,
             bytes_per_gpu: Bytes::ZERO,
+            total_per_gpu: Bytes::ZERO,
             product: String::new(),
             cache: Some(cache.clone()),
         };

@@ -5,7 +5,7 @@
 use berth_crds::llm_deployment::{self as spec, EngineType};
 use berth_units::{Bytes, MilliCpu};
 
-use crate::{ModelSource, Resources};
+use crate::{EngineTemplate, ModelSource, Resources};
 
 /// An amount in the spec that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,16 +23,17 @@ pub struct AmountError {
 ///   core and one busy loop a GPU; its optimisation guide), which are twice as many logical ones.
 ///   Whole cores, so that a static CPU manager can pin them.
 /// - Memory: see [`memory`]; shared memory comes on top, because its pages count too.
-/// - Shared memory: 2 GiB for each GPU where several share a model in vLLM (NCCL and the workers'
-///   message queues), else 1 GiB.
+/// - Shared memory: 2 GiB for each GPU where several share a model (NCCL and the workers' message
+///   queues), else 1 GiB; llama.cpp, one process, has 1 GiB always.
 /// - Ephemeral storage: the download, if there is one, and [`room`].
 pub fn resources(
     asked: Option<&spec::Resources>,
-    engine: EngineType,
+    server: &EngineTemplate,
     source: &ModelSource,
     weights: Bytes,
     gpus: u32,
 ) -> Result<Resources, AmountError> {
+    let engine = server.type_;
     let asked = |get: fn(&spec::Resources) -> Option<&berth_crds::Amount>| asked.and_then(get);
     let bytes = |field, amount: Option<&berth_crds::Amount>| {
         amount
@@ -58,30 +59,31 @@ pub fn resources(
         .unwrap_or_else(|| {
             let download =
                 if source.is_downloaded() { download_size(weights) } else { Bytes::ZERO };
-            download + room(engine)
+            download + room(server)
         });
     Ok(Resources { cpu, memory: memory + shared_memory, shared_memory, ephemeral_storage })
 }
 
 /// Main memory without shared memory.
 ///
-/// vLLM: 6 GiB for its servers and 4 GiB for the process of each GPU (interpreter, CUDA context,
+/// vLLM and `SGLang`: 6 GiB for its servers and 4 GiB for the process of each GPU (interpreter, CUDA context,
 /// compiled graphs, pinned buffers). llama.cpp: one process, 4 GiB, and the 8 GiB that its server
-/// keeps by default for the prompts of idle slots (`--cache-ram`). Both: at least a quarter of the
-/// weights. Loading goes through the page cache, which counts towards the limit but is given back
+/// keeps by default for the prompts of idle slots (`--cache-ram`). A custom engine: the more of the two. All: at least a quarter of the weights. Loading goes through the page cache, which counts towards the limit but is given back
 /// under pressure; a quarter lets reading run ahead of the copy to the GPU.
 fn memory(engine: EngineType, weights: Bytes, gpus: u32) -> Bytes {
     let processes = match engine {
-        EngineType::VLLM => Bytes::gib(6) + Bytes::gib(4) * u64::from(gpus),
+        EngineType::VLLM | EngineType::SGLang => Bytes::gib(6) + Bytes::gib(4) * u64::from(gpus),
         EngineType::LlamaCpp => Bytes::gib(12),
+        EngineType::Custom => Bytes::gib(12).max(Bytes::gib(6) + Bytes::gib(4) * u64::from(gpus)),
     };
     processes.max(weights.div_ceil(4).round_up_to(Bytes::gib(1)))
 }
 
 fn shared_memory(engine: EngineType, gpus: u32) -> Bytes {
     match engine {
-        EngineType::VLLM if gpus > 1 => Bytes::gib(2) * u64::from(gpus),
-        EngineType::VLLM | EngineType::LlamaCpp => Bytes::gib(1),
+        EngineType::LlamaCpp => Bytes::gib(1),
+        _ if gpus > 1 => Bytes::gib(2) * u64::from(gpus),
+        _ => Bytes::gib(1),
     }
 }
 
@@ -92,9 +94,10 @@ pub fn download_size(weights: Bytes) -> Bytes {
 }
 
 /// The disk that a pod takes besides a download: writable directories and logs.
-pub fn room(engine: EngineType) -> Bytes {
+pub fn room(server: &EngineTemplate) -> Bytes {
     // The kubelet rotates a container's logs at 10 MiB, 5 files; 1 GiB is far above.
-    crate::engine::of(engine).directories().iter().map(|d| d.size).sum::<Bytes>() + Bytes::gib(1)
+    let directories = crate::engine::of(server.type_).directories(server);
+    directories.iter().map(|d| d.size).sum::<Bytes>() + Bytes::gib(1)
 }
 
 /// Seconds that an engine may take until it answers.
@@ -116,6 +119,21 @@ mod tests {
 
     use super::*;
 
+    fn server(type_: EngineType) -> EngineTemplate {
+        EngineTemplate {
+            type_,
+            image: String::new(),
+            image_pull_policy: spec::PullPolicy::IfNotPresent,
+            args: Vec::new(),
+            env: Vec::new(),
+            kv_cache_dtype: spec::KvCacheDtype::Auto,
+            max_num_seqs: 256,
+            max_num_batched_tokens: 8192,
+            version: None,
+            custom: None,
+        }
+    }
+
     fn hub() -> ModelSource {
         ModelSource::Hub { repository: "a/b".into(), revision: "main".into(), files: None }
     }
@@ -126,20 +144,20 @@ mod tests {
 
     #[test]
     fn an_8b_model_on_one_gpu() {
-        let r = resources(None, EngineType::VLLM, &hub(), Bytes::gib(15), 1).unwrap();
+        let r = resources(None, &server(EngineType::VLLM), &hub(), Bytes::gib(15), 1).unwrap();
         assert_eq!(r.cpu, MilliCpu::cores(6));
         assert_eq!(r.shared_memory, Bytes::gib(1));
         assert_eq!(r.memory, Bytes::gib(10 + 1));
-        assert_eq!(r.ephemeral_storage, Bytes::gib(17) + room(EngineType::VLLM));
+        assert_eq!(r.ephemeral_storage, Bytes::gib(17) + room(&server(EngineType::VLLM)));
     }
 
     #[test]
     fn a_671b_model_on_eight_gpus() {
-        let r = resources(None, EngineType::VLLM, &pvc(), Bytes::gib(640), 8).unwrap();
+        let r = resources(None, &server(EngineType::VLLM), &pvc(), Bytes::gib(640), 8).unwrap();
         assert_eq!(r.cpu, MilliCpu::cores(20));
         assert_eq!(r.shared_memory, Bytes::gib(16));
         assert_eq!(r.memory, Bytes::gib(160 + 16));
-        assert_eq!(r.ephemeral_storage, room(EngineType::VLLM), "nothing is downloaded");
+        assert_eq!(r.ephemeral_storage, room(&server(EngineType::VLLM)), "nothing is downloaded");
     }
 
     #[test]
@@ -150,7 +168,8 @@ mod tests {
             shared_memory: Some(Amount("3Gi".into())),
             ephemeral_storage: Some(Amount("100Gi".into())),
         };
-        let r = resources(Some(&asked), EngineType::LlamaCpp, &hub(), Bytes::gib(5), 1).unwrap();
+        let r = resources(Some(&asked), &server(EngineType::LlamaCpp), &hub(), Bytes::gib(5), 1)
+            .unwrap();
         assert_eq!(r.cpu, MilliCpu(1500));
         assert_eq!(r.memory, Bytes::gib(10), "shared memory comes on top");
         assert_eq!(r.shared_memory, Bytes::gib(3));
@@ -161,7 +180,7 @@ mod tests {
     fn an_amount_that_is_none_is_named() {
         let asked =
             spec::Resources { memory: Some(Amount("lots".into())), ..spec::Resources::default() };
-        let error = resources(Some(&asked), EngineType::VLLM, &hub(), Bytes::gib(5), 1);
+        let error = resources(Some(&asked), &server(EngineType::VLLM), &hub(), Bytes::gib(5), 1);
         assert!(error.unwrap_err().to_string().starts_with("resources.memory: \"lots\""));
     }
 

@@ -6,6 +6,7 @@ use berth_crds::llm_deployment::{
     EngineType, EnvVar, KvCacheDtype, PullPolicy, Toleration, Vendor,
 };
 use berth_units::{Bytes, MilliCpu};
+use berth_vram::{Breakdown, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::{CachedModel, resources};
@@ -87,7 +88,7 @@ impl Template {
     /// What one pod takes where the model is in the node's cache, or in the pod's own volume: only
     /// then the pod needs disk for it.
     pub fn resources_with(&self, cache: Option<&CachedModel>) -> Resources {
-        let room = resources::room(self.engine.type_);
+        let room = resources::room(&self.engine);
         let own = self.resources.ephemeral_storage;
         let ephemeral_storage = if cache.is_some() { own.min(room) } else { own };
         Resources { ephemeral_storage, ..self.resources }
@@ -186,6 +187,42 @@ pub struct EngineTemplate {
     pub max_num_seqs: u32,
     /// Tokens in one batch (vLLM's `--max-num-batched-tokens`).
     pub max_num_batched_tokens: u32,
+    /// The version that memory is counted for, as the image's tag states it. Absent for engines that
+    /// are told no part of the memory, and in revisions of a Berth that told every vLLM 0.95: they
+    /// go on so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<Version>,
+    /// What Berth does not know of a custom engine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub custom: Option<CustomServer>,
+}
+
+/// What the user says of a custom engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CustomServer {
+    /// In place of the image's entrypoint; empty: that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// Where it answers.
+    pub port: u16,
+    /// HTTP path that answers 200 once requests are served.
+    pub health_path: String,
+    /// Its user and group.
+    pub user: i64,
+    /// Directories that it writes to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub directories: Vec<OwnDirectory>,
+}
+
+/// A directory that a custom engine writes to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OwnDirectory {
+    /// Its path.
+    pub path: String,
+    /// The most that it may hold.
+    pub size: Bytes,
 }
 
 /// What one GPU must hold, in bytes; the parts are those of the estimator.
@@ -210,6 +247,14 @@ pub struct Estimate {
     pub kv_bytes_per_token: Bytes,
     /// What the estimate rests on.
     pub basis: String,
+}
+
+impl Estimate {
+    /// Its parts.
+    pub fn parts(&self) -> Breakdown {
+        let Self { weights, kv_cache, activation, non_torch, graphs, margin, .. } = *self;
+        Breakdown { weights, kv_cache, activation, non_torch, graphs, margin }
+    }
 }
 
 /// CPU, memory and storage of one pod.

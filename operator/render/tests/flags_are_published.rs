@@ -1,5 +1,5 @@
 //! Every flag, value and variable that is rendered is one that the engine publishes: in vLLM's
-//! own source, in the help of llama-server's binary (`tests/published/`, where each file says
+//! and SGLang's own source, in the help of llama-server's binary (`tests/published/`, where each file says
 //! where it comes from).
 
 mod common;
@@ -11,7 +11,7 @@ use std::{
 };
 
 use berth_crds::llm_deployment::{EngineType, KvCacheDtype, Model, Vendor};
-use berth_render::{Template, engine, pod};
+use berth_render::{Claim, Template, engine, pod};
 use berth_units::Bytes;
 
 /// An option, and the values that it takes if those are a set.
@@ -48,7 +48,9 @@ fn read(path: &Path) -> Options {
 fn options(engine: EngineType) -> Vec<(String, Options)> {
     let beginning = match engine {
         EngineType::VLLM => "vllm-",
+        EngineType::SGLang => "sglang-",
         EngineType::LlamaCpp => "llama-server-",
+        EngineType::Custom => panic!("a custom engine is given no arguments of Berth's"),
     };
     let lists: Vec<_> = files(beginning)
         .into_iter()
@@ -59,11 +61,27 @@ fn options(engine: EngineType) -> Vec<(String, Options)> {
     lists
 }
 
+/// Engines whose arguments are Berth's.
+const KNOWN: [EngineType; 3] = [EngineType::VLLM, EngineType::SGLang, EngineType::LlamaCpp];
+
+/// What a replica of a template claims.
+fn claim(template: &Template) -> Claim {
+    common::replica("m", template, "NVIDIA-H100-80GB-HBM3", Bytes::mib(77_481)).claim
+}
+
 /// The golden templates, and what they leave out.
 fn templates() -> Vec<Template> {
-    let mut all: Vec<_> = common::cases().into_iter().map(|case| case.template).collect();
+    let golden = common::cases().into_iter().map(|case| case.template);
+    let mut all: Vec<_> =
+        golden.filter(|template| KNOWN.contains(&template.engine.type_)).collect();
     for dtype in [KvCacheDtype::Auto, KvCacheDtype::FP8] {
         let mut template = all[0].clone();
+        template.engine.kv_cache_dtype = dtype;
+        all.push(template);
+    }
+    let sglang = all.iter().find(|template| template.engine.type_ == EngineType::SGLang).cloned();
+    for dtype in [KvCacheDtype::Auto, KvCacheDtype::FP8, KvCacheDtype::FP8_E5M2] {
+        let mut template = sglang.clone().unwrap();
         template.engine.kv_cache_dtype = dtype;
         all.push(template);
     }
@@ -86,7 +104,7 @@ fn templates() -> Vec<Template> {
 fn every_rendered_flag_and_value_is_published() {
     for template in templates() {
         let lists = options(template.engine.type_);
-        let mut args = engine::of(template.engine.type_).args(&template);
+        let mut args = engine::of(template.engine.type_).args(&template, &claim(&template));
         args.extend(template.engine.args.iter().cloned());
         for (list, published) in &lists {
             for (at, arg) in args.iter().enumerate().filter(|(_, arg)| arg.starts_with("--")) {
@@ -108,7 +126,7 @@ fn every_rendered_flag_and_value_is_published() {
 /// A reserved name with a slip in it would reserve nothing.
 #[test]
 fn every_reserved_argument_is_published() {
-    for engine_type in [EngineType::VLLM, EngineType::LlamaCpp] {
+    for engine_type in KNOWN {
         for (list, published) in options(engine_type) {
             for name in engine::of(engine_type).reserved_arguments().iter().flat_map(|r| r.names) {
                 let long = name.starts_with("--");
@@ -121,7 +139,7 @@ fn every_reserved_argument_is_published() {
 /// What a user may give is not refused for resembling what they may not.
 #[test]
 fn only_reserved_arguments_are_refused() {
-    for engine_type in [EngineType::VLLM, EngineType::LlamaCpp] {
+    for engine_type in KNOWN {
         let reserved: BTreeSet<&str> = engine::of(engine_type)
             .reserved_arguments()
             .iter()
@@ -141,10 +159,10 @@ fn only_reserved_arguments_are_refused() {
     }
 }
 
-/// Variables that vLLM does not read itself, and who does.
+/// Variables that vLLM or SGLang does not read itself, and who does.
 const READ_BY_OTHERS: &[(&str, &str)] = &[
     ("CUDA_CACHE_PATH", "the CUDA driver"),
-    ("DO_NOT_TRACK", "vLLM, as another name for VLLM_DO_NOT_TRACK (vllm/envs.py)"),
+    ("DO_NOT_TRACK", "vLLM, as another name for VLLM_DO_NOT_TRACK (vllm/envs.py), and libraries"),
     ("FLASHINFER_WORKSPACE_BASE", "FlashInfer"),
     ("HF_HOME", "huggingface_hub"),
     ("HF_HUB_DISABLE_TELEMETRY", "huggingface_hub"),
@@ -163,16 +181,19 @@ const READ_BY_OTHERS: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn every_variable_of_vllm_is_published() {
-    let lists: Vec<_> = files("vllm-")
+fn every_variable_of_vllm_and_sglang_is_published() {
+    let lists: Vec<_> = [(EngineType::VLLM, "vllm-"), (EngineType::SGLang, "sglang-")]
         .into_iter()
-        .filter(|path| path.to_str().unwrap().ends_with("-env.txt"))
+        .flat_map(|(engine, beginning)| {
+            files(beginning).into_iter().map(move |path| (engine, path))
+        })
+        .filter(|(_, path)| path.to_str().unwrap().ends_with("-env.txt"))
         .collect();
-    assert!(!lists.is_empty(), "no published environment of vLLM in tests/published");
-    for path in lists {
+    assert_eq!(lists.len(), 2, "published environments in tests/published: {lists:?}");
+    for (engine, path) in lists {
         let published = read(&path);
         for case in common::cases() {
-            if case.template.engine.type_ != EngineType::VLLM {
+            if case.template.engine.type_ != engine {
                 continue;
             }
             let users: BTreeSet<_> =
@@ -191,14 +212,16 @@ fn every_variable_of_vllm_is_published() {
 
 /// The list is the one of the version that is shipped: a newer image needs a newer list.
 #[test]
-fn the_list_of_vllm_is_of_the_image() {
-    for vendor in [Vendor::NVIDIA, Vendor::AMD] {
-        let image = engine::default_image(EngineType::VLLM, vendor);
-        let version = image.rsplit_once(":v").unwrap().1;
-        let list = format!("vllm-{version}");
-        assert!(
-            options(EngineType::VLLM).iter().any(|(name, _)| *name == list),
-            "{image} needs tests/published/{list}.txt"
-        );
+fn the_lists_are_of_the_images() {
+    for (engine, name) in [(EngineType::VLLM, "vllm"), (EngineType::SGLang, "sglang")] {
+        for vendor in [Vendor::NVIDIA, Vendor::AMD] {
+            let image = engine::default_image(engine, vendor).unwrap();
+            let tag = image.rsplit_once(":v").unwrap().1;
+            let list = format!("{name}-{}", tag.split('-').next().unwrap());
+            assert!(
+                options(engine).iter().any(|(name, _)| *name == list),
+                "{image} needs tests/published/{list}.txt"
+            );
+        }
     }
 }

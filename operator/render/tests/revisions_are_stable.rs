@@ -3,7 +3,8 @@
 
 mod common;
 
-use berth_render::{Template, revision};
+use berth_render::{Template, pod, revision};
+use berth_units::Bytes;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 
 #[test]
@@ -22,6 +23,41 @@ fn templates_survive_json() {
 fn the_hash_is_what_it_was() {
     let template: Template = serde_json::from_str(TEMPLATE).unwrap();
     assert_eq!(revision::hash(&template), "vjjwrz4k");
+}
+
+/// A revision that an earlier Berth made renders what it rendered then, whatever this one would do:
+/// its engine is told the same part of the GPU.
+#[test]
+fn an_older_revision_renders_as_it_did() {
+    let template: Template = serde_json::from_str(TEMPLATE).unwrap();
+    let replica = common::replica("model", &template, "NVIDIA-L40S", Bytes::mib(43_764));
+    let pod = pod(&template, &replica, &common::site());
+    let engine = &pod.spec.unwrap().containers[0];
+    assert_eq!(engine.command.as_ref().unwrap(), &["vllm", "serve"]);
+    let location = template.source.location().directory;
+    let then = [
+        &location,
+        "--served-model-name",
+        "model",
+        "--host",
+        "0.0.0.0",
+        "--port",
+        "8000",
+        "--tensor-parallel-size",
+        "1",
+        "--gpu-memory-utilization",
+        "0.95",
+        "--max-model-len",
+        "32768",
+        "--max-num-seqs",
+        "256",
+        "--max-num-batched-tokens",
+        "8192",
+        "--shutdown-timeout",
+        "60",
+        "--enable-prefix-caching",
+    ];
+    assert_eq!(engine.args.as_ref().unwrap(), &then);
 }
 
 const TEMPLATE: &str = r#"{

@@ -18,6 +18,8 @@ pub enum Engine {
     Sglang,
     /// llama.cpp's server: GGUF, layers spread over the GPUs.
     LlamaCpp,
+    /// Any other server: weights of any kind, and nothing known of what it takes beside them.
+    Custom,
 }
 
 /// For people: the engine's own spelling.
@@ -27,6 +29,7 @@ impl fmt::Display for Engine {
             Self::Vllm => "vLLM",
             Self::Sglang => "SGLang",
             Self::LlamaCpp => "llama.cpp",
+            Self::Custom => "a custom engine",
         })
     }
 }

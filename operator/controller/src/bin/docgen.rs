@@ -30,7 +30,7 @@ fn page() -> Result<String, Box<dyn Error>> {
         "\n## What engines are asked for\n\n\
          Every replica is asked for these. Where there are several names, versions differ: the \
          first that the engine has is read. Only older builds of llama.cpp tell of the KV cache, and \
-         no llama.cpp of the time to the first token. Berth does not run SGLang yet.\n\n",
+         no llama.cpp of the time to the first token. Custom engines are not asked.\n\n",
     );
     engines(&mut page)?;
     Ok(page)

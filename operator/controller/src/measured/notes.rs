@@ -155,6 +155,8 @@ pub fn subject(template: &Template) -> Template {
         pod_annotations: BTreeMap::new(),
         ..template.clone()
     };
+    // It follows from the image, and older revisions do not state it.
+    subject.engine.version = None;
     subject.engine.image_pull_policy = berth_crds::llm_deployment::PullPolicy::IfNotPresent;
     subject
 }

@@ -209,6 +209,7 @@ fn rendered(observed: &Observed, need: &Need, placed: &Placed, context: &Context
         claim: berth_render::Claim {
             gpus: placed.placement.gpus,
             bytes_per_gpu: placed.placement.vram_per_gpu,
+            total_per_gpu: placed.placement.total_vram_per_gpu,
             product: placed.placement.product.clone(),
             cache: placing::cached(&placed.template, &context.site),
         },

@@ -151,7 +151,9 @@ fn quantization(facts: &Facts, files: Option<&str>) -> Result<Quantization, Prob
 pub fn engine(engine: EngineType) -> Engine {
     match engine {
         EngineType::VLLM => Engine::Vllm,
+        EngineType::SGLang => Engine::Sglang,
         EngineType::LlamaCpp => Engine::LlamaCpp,
+        EngineType::Custom => Engine::Custom,
     }
 }
 
@@ -167,7 +169,7 @@ pub fn vendor(vendor: api::Vendor) -> berth_vram::Vendor {
 pub fn kv_dtype(dtype: KvCacheDtype) -> KvDtype {
     match dtype {
         KvCacheDtype::Auto => KvDtype::Auto,
-        KvCacheDtype::FP8 => KvDtype::Fp8,
+        KvCacheDtype::FP8 | KvCacheDtype::FP8_E5M2 => KvDtype::Fp8,
         KvCacheDtype::F16 => KvDtype::F16,
         KvCacheDtype::Q8_0 => KvDtype::Q8_0,
         KvCacheDtype::Q4_0 => KvDtype::Q4_0,

@@ -8,16 +8,17 @@ use std::collections::BTreeMap;
 
 use berth_crds::{
     LLMDeployment, LLMDeploymentSpec,
-    llm_deployment::{EngineType, KvCacheDtype, ModelSummary, Vendor},
+    llm_deployment::{Engine, EngineType, KvCacheDtype, ModelSummary, Vendor, WritableDirectory},
 };
 use berth_render::{
-    EngineTemplate, Estimate, ModelSource, Resources, Template,
+    CustomServer, EngineTemplate, Estimate, ModelSource, OwnDirectory, Resources, Template,
     engine::{self, Format},
     resources, startup_timeout,
 };
 use berth_units::Bytes;
 use berth_vram::{
-    Catalogue, EstimateError, ModelFacts, Parallelism, Trust, Workload, estimate, tensor_degrees,
+    Basis, Catalogue, EstimateError, ModelFacts, Parallelism, Quantization, Trust, Version,
+    Workload, estimate, tensor_degrees,
 };
 use serde_json::Value;
 
@@ -84,10 +85,22 @@ pub struct Wish {
     workload: Workload,
     engine: EngineType,
     images: BTreeMap<Vendor, String>,
+    custom: Option<CustomServer>,
+    stated: Stated,
     runtime_classes: BTreeMap<Vendor, String>,
     kept: Option<Kept>,
     /// What engines told of it, by GPU count and vendor.
     earlier: BTreeMap<(u32, Vendor), Vec<Earlier>>,
+}
+
+/// Where an engine's version comes from.
+#[derive(Clone, Copy, Debug)]
+enum Stated {
+    /// The tag of the image.
+    ByImage,
+    /// The serving revision, whose image is kept. `None` where it is older than fractions that follow
+    /// from the claim: its engine is told a fixed one.
+    Before(Option<Version>),
 }
 
 /// Derived figures of the serving revision that the edit does not touch.
@@ -116,7 +129,7 @@ pub fn resolve(
     let engine = asked
         .type_
         .unwrap_or_else(|| engine::default_engine(&spec.model.uri, spec.model.files.as_deref()));
-    let gguf = matches!(known.facts.quantization, berth_vram::Quantization::Gguf(_));
+    let gguf = matches!(known.facts.quantization, Quantization::Gguf(_));
     let format = if gguf { Format::Gguf } else { Format::Safetensors };
     if !engine::serves(engine, format) {
         let (files, other) = if gguf { ("GGUF", "LlamaCpp") } else { ("safetensors", "VLLM") };
@@ -128,8 +141,10 @@ pub fn resolve(
     if let Some(refused) = engine::refused_source(engine, &source) {
         return Err(Problem::InvalidModelUri(refused));
     }
+    let words = || [&asked.command[..], &asked.args[..]].concat();
     let refused = engine::refused_argument(engine, &asked.args)
-        .or_else(|| engine::refused_environment(engine, &asked.env));
+        .or_else(|| engine::refused_environment(engine, &asked.env))
+        .or_else(|| engine::refused_reference(engine, &words(), &asked.env));
     if let Some(refused) = refused {
         return Err(Problem::ReservedArgument(refused));
     }
@@ -145,19 +160,22 @@ pub fn resolve(
     let vendors = vendors(spec, kept(&["/gpu"]).map(|old| old.template.vendor));
     let images = vendors
         .iter()
-        .map(|&vendor| {
+        .filter_map(|&vendor| {
             let old = kept(&["/engine/type", "/engine/image"]).map(|old| old.template);
             let old = old.filter(|old| old.vendor == vendor && old.engine.type_ == engine);
             let image = image(spec, defaults, engine, vendor);
-            (vendor, old.map_or(image, |old| old.engine.image.clone()))
+            Some((vendor, old.map(|old| old.engine.image.clone()).or(image)?))
         })
         .collect::<BTreeMap<_, _>>();
+    let image_kept = kept(&["/engine/type", "/engine/image"]).map(|old| &old.template.engine);
+    let stated = image_kept.map_or(Stated::ByImage, |old| Stated::Before(old.version));
+    let custom = (engine == EngineType::Custom).then(|| custom(&asked)).transpose()?;
     let contexts = contexts(
         spec,
         &known.facts,
         kept(&["/model", "/gpu", "/engine/contextLength", "/engine/type"]),
     );
-    let degrees = degrees(spec, engine, &known.facts, kept(&["/model", "/gpu"]))?;
+    let degrees = degrees(spec, &known.facts, kept(&["/model", "/gpu"]))?;
     let kept = kept(&["/model", "/resources", "/engine/startupTimeout", "/gpu"]).map(|old| Kept {
         gpus: old.template.gpus,
         resources: old.template.resources,
@@ -175,6 +193,8 @@ pub fn resolve(
         workload,
         engine,
         images,
+        custom,
+        stated,
         runtime_classes: defaults.runtime_classes.clone(),
         kept,
         earlier: BTreeMap::new(),
@@ -190,7 +210,7 @@ impl Wish {
     }
 
     /// How its weights are stored.
-    pub fn quantization(&self) -> berth_vram::Quantization {
+    pub fn quantization(&self) -> Quantization {
         self.facts.quantization
     }
 
@@ -237,10 +257,26 @@ impl Wish {
         let mut estimate = self.estimate(context, gpus, vendor)?;
         let measured = self.measured(context, gpus, vendor, &mut estimate);
         let weight_bytes = berth_vram::weights(&self.facts);
+        let image = self.images.get(&vendor).cloned().unwrap_or_default();
+        let server = EngineTemplate {
+            type_: self.engine,
+            version: match self.stated {
+                Stated::ByImage => engine::version(self.engine, &image),
+                Stated::Before(version) => version,
+            },
+            image,
+            image_pull_policy: asked.image_pull_policy,
+            args: asked.args,
+            env: asked.env,
+            kv_cache_dtype: asked.kv_cache_dtype.unwrap_or(KvCacheDtype::Auto),
+            max_num_seqs: self.workload.max_num_seqs,
+            max_num_batched_tokens: self.workload.max_num_batched_tokens,
+            custom: self.custom.clone(),
+        };
         let kept = self.kept.as_ref().filter(|kept| kept.gpus == gpus);
         let resources = match kept {
             Some(kept) => kept.resources,
-            None => self.resources(weight_bytes, gpus)?,
+            None => self.resources(&server, weight_bytes, gpus)?,
         };
         let startup_timeout_seconds = match (&asked.startup_timeout, kept) {
             (Some(period), _) => period.seconds().unwrap_or(600),
@@ -253,20 +289,12 @@ impl Wish {
             source_secret: spec.model.secret_ref.as_ref().map(|secret| secret.name.clone()),
             served_name: self.model.name.clone(),
             trust_remote_code: spec.model.trust_remote_code,
-            engine: EngineTemplate {
-                type_: self.engine,
-                image: self.images.get(&vendor).cloned().unwrap_or_default(),
-                image_pull_policy: asked.image_pull_policy,
-                args: asked.args,
-                env: asked.env,
-                kv_cache_dtype: asked.kv_cache_dtype.unwrap_or(KvCacheDtype::Auto),
-                max_num_seqs: self.workload.max_num_seqs,
-                max_num_batched_tokens: self.workload.max_num_batched_tokens,
-            },
+            engine: server,
             vendor,
             products: spec.gpu.as_ref().map(|gpu| gpu.products.clone()).unwrap_or_default(),
             gpus,
-            tensor: if self.engine == EngineType::VLLM { gpus } else { 1 },
+            // Servers of GGUF files deal layers out instead.
+            tensor: if matches!(self.facts.quantization, Quantization::Gguf(_)) { 1 } else { gpus },
             context_length: context,
             max_concurrency: self.workload.max_concurrency,
             weight_bytes,
@@ -309,6 +337,7 @@ impl Wish {
             context_length: context,
             max_concurrency: sequences,
             vendor: facts::vendor(vendor),
+            version: self.version(vendor),
             ..self.workload.clone()
         }
     }
@@ -317,7 +346,7 @@ impl Wish {
         let workload = self.workload(context, self.workload.max_concurrency, vendor);
         let found = estimate(&self.facts, &workload, Parallelism::tensor(gpus))?;
         let asked = self.spec.gpu.as_ref().and_then(|gpu| gpu.memory.as_ref());
-        let estimate = frozen(&found, found.basis.to_string());
+        let estimate = frozen(&found, self.basis(&found.basis, vendor));
         let Some(amount) = asked else { return Ok(estimate) };
         let total = amount.0.parse::<Bytes>().map_err(|error| Problem::InvalidAmount {
             field: "spec.gpu.memory".to_owned(),
@@ -360,9 +389,33 @@ impl Wish {
         measured
     }
 
-    fn resources(&self, weight_bytes: Bytes, gpus: u32) -> Result<Resources, Problem> {
+    /// The version that memory is counted for.
+    fn version(&self, vendor: Vendor) -> Option<Version> {
+        match self.stated {
+            Stated::Before(Some(version)) => Some(version),
+            _ => engine::version(self.engine, self.images.get(&vendor)?),
+        }
+    }
+
+    /// What an estimate rests on, and whether it had to guess the engine's version.
+    fn basis(&self, basis: &Basis, vendor: Vendor) -> String {
+        let image = self.images.get(&vendor).map(String::as_str).unwrap_or_default();
+        match (self.version(vendor), engine::stated_version(self.engine, image)) {
+            (Some(version), None) => {
+                format!("{basis}; the image's tag states no version, taken for {version}")
+            }
+            _ => basis.to_string(),
+        }
+    }
+
+    fn resources(
+        &self,
+        server: &EngineTemplate,
+        weight_bytes: Bytes,
+        gpus: u32,
+    ) -> Result<Resources, Problem> {
         let asked = self.spec.resources.as_ref();
-        resources(asked, self.engine, &self.source, weight_bytes, gpus).map_err(|error| {
+        resources(asked, server, &self.source, weight_bytes, gpus).map_err(|error| {
             Problem::InvalidAmount {
                 field: format!("spec.resources.{}", error.field),
                 problem: error.message,
@@ -405,7 +458,7 @@ fn image(
     defaults: &Defaults,
     engine: EngineType,
     vendor: Vendor,
-) -> String {
+) -> Option<String> {
     let asked = spec.engine.as_ref().and_then(|engine| engine.image.as_ref());
     let asked = asked.and_then(|image| match vendor {
         Vendor::NVIDIA => image.nvidia.clone(),
@@ -413,7 +466,31 @@ fn image(
     });
     asked
         .or_else(|| defaults.images.get(&(engine, vendor)).cloned())
-        .unwrap_or_else(|| engine::default_image(engine, vendor).to_owned())
+        .or_else(|| engine::default_image(engine, vendor).map(ToOwned::to_owned))
+}
+
+/// What the spec says of an engine that Berth does not know.
+fn custom(asked: &Engine) -> Result<CustomServer, Problem> {
+    const SIZE: Bytes = Bytes::gib(2);
+    let directory = |own: &WritableDirectory| -> Result<OwnDirectory, Problem> {
+        let size = own.size.as_ref().map_or(Ok(SIZE), |size| size.0.parse());
+        let size = size.map_err(|error| Problem::InvalidAmount {
+            field: format!("spec.engine.writableDirectories[{}].size", own.path),
+            problem: error.to_string(),
+        })?;
+        Ok(OwnDirectory { path: own.path.clone(), size })
+    };
+    Ok(CustomServer {
+        command: asked.command.clone(),
+        port: asked.port.and_then(|port| u16::try_from(port).ok()).unwrap_or(engine::PORT),
+        health_path: asked.health_path.clone().unwrap_or_else(|| "/health".to_owned()),
+        user: asked.run_as_user.unwrap_or(engine::CUSTOM_USER),
+        directories: asked
+            .writable_directories
+            .iter()
+            .map(directory)
+            .collect::<Result<_, Problem>>()?,
+    })
 }
 
 /// Contexts to try: the one asked for, or the default and its halves.
@@ -440,7 +517,6 @@ fn contexts(
 /// the count that serves goes before the others.
 fn degrees(
     spec: &LLMDeploymentSpec,
-    engine: EngineType,
     facts: &ModelFacts,
     serving: Option<&Serving<'_>>,
 ) -> Result<Vec<u32>, Problem> {
@@ -451,8 +527,8 @@ fn degrees(
         return Ok(vec![count]);
     }
     let mut degrees = tensor_degrees(facts, MOST_GPUS);
-    if engine == EngineType::LlamaCpp {
-        // It splits by layers; beyond one node's GPUs there is nothing to gain.
+    if matches!(facts.quantization, Quantization::Gguf(_)) {
+        // Its server splits by layers; beyond one node's GPUs there is nothing to gain.
         degrees.truncate(8);
     }
     if degrees.is_empty() {

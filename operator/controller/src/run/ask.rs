@@ -189,7 +189,9 @@ fn targets(context: &Context, objects: &[Arc<LLMDeployment>]) -> Vec<Target> {
                 of,
             };
             let address = replica.address.filter(|_| replica.may_serve());
-            targets.push(target(address, Of::Engine { names, restarts: replica.restarts }));
+            if let Some(names) = names {
+                targets.push(target(address, Of::Engine { names, restarts: replica.restarts }));
+            }
             if let Progress::Fetching { tries, .. } = replica.progress {
                 targets.push(target(replica.address, Of::Fetch { tries }));
             }

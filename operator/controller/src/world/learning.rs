@@ -259,6 +259,7 @@ mod tests {
             claim: berth_render::Claim {
                 gpus: 1,
                 bytes_per_gpu: Bytes::gib(75),
+                total_per_gpu: Bytes::ZERO,
                 product: String::new(),
                 cache: None,
             },

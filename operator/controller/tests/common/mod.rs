@@ -92,6 +92,7 @@ pub fn replica(revision: &str, replica: u32) -> Replica {
         claim: berth_render::Claim {
             gpus: 1,
             bytes_per_gpu: Bytes::gib(75),
+            total_per_gpu: Bytes::ZERO,
             product: "H100".to_owned(),
             cache: None,
         },

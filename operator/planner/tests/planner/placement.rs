@@ -20,6 +20,7 @@ fn the_smallest_gpu_that_holds_it_then_the_fullest_node_then_the_first_name() {
             product: "Test-GPU".to_owned(),
             gpus: 2,
             vram_per_gpu: usable(Bytes::gib(48)),
+            total_vram_per_gpu: Bytes::gib(48),
             score: Score {
                 siblings: 0,
                 wasted_vram_per_gpu: usable(Bytes::gib(48)) - Bytes::gib(40),

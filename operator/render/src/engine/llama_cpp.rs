@@ -4,10 +4,11 @@ use berth_crds::llm_deployment::{KvCacheDtype, Vendor};
 use berth_units::Bytes;
 
 use super::{
-    Directory, Engine, Format, HOME, Metrics, PORT, Reserved, Startup, TMP, log, metrics, pair,
+    Directory, Engine, Format, HOME, Metrics, PORT, Reserved, Startup, TMP, directory, log,
+    metrics, pair, words,
 };
 use crate::{
-    ModelSource, Template,
+    Claim, EngineTemplate, ModelSource, Template,
     source::{Location, is_pattern},
 };
 
@@ -24,27 +25,27 @@ impl Engine for LlamaCpp {
         "llama.cpp"
     }
 
-    fn image(&self, vendor: Vendor) -> &'static str {
-        match vendor {
+    fn image(&self, vendor: Vendor) -> Option<&'static str> {
+        Some(match vendor {
             Vendor::NVIDIA => "ghcr.io/ggml-org/llama.cpp:server-cuda-b11459",
             // Not every build is published, and fewer for ROCm than for CUDA.
             Vendor::AMD => "ghcr.io/ggml-org/llama.cpp:server-rocm-b11277",
-        }
+        })
     }
 
-    fn format(&self) -> Format {
-        Format::Gguf
+    fn format(&self) -> Option<Format> {
+        Some(Format::Gguf)
     }
 
-    fn command(&self) -> &'static [&'static str] {
-        &["/app/llama-server"]
+    fn command(&self, _: &EngineTemplate) -> Vec<String> {
+        words(&["/app/llama-server"])
     }
 
     fn no_work(&self) -> &'static [&'static str] {
         &["/app/llama-server", "--version"]
     }
 
-    fn args(&self, template: &Template) -> Vec<String> {
+    fn args(&self, template: &Template, _: &Claim) -> Vec<String> {
         let Location { directory, file } = template.source.location();
         let mut args = Vec::new();
         pair(&mut args, "--model", format!("{directory}/{}", file.unwrap_or_default()));
@@ -91,19 +92,17 @@ impl Engine for LlamaCpp {
 
     /// Any user will do: the image has none of its own (it runs as root), and its files can be
     /// read by all. The same number as for vLLM, so that a volume can serve both.
-    fn user(&self) -> i64 {
+    fn user(&self, _: &EngineTemplate) -> i64 {
         2000
     }
 
     /// The driver's cache of compiled kernels.
-    fn directories(&self) -> &'static [Directory] {
-        const DIRECTORIES: &[Directory] =
-            &[Directory { volume: "home", path: HOME, size: Bytes::gib(2) }, TMP];
-        DIRECTORIES
+    fn directories(&self, _: &EngineTemplate) -> Vec<Directory> {
+        vec![directory("home", HOME, Bytes::gib(2)), TMP]
     }
 
-    fn metrics(&self) -> &'static Metrics {
-        &metrics::LLAMA_CPP
+    fn metrics(&self) -> Option<&'static Metrics> {
+        Some(&metrics::LLAMA_CPP)
     }
 
     fn startup(&self, log: &str) -> Startup {
@@ -155,7 +154,7 @@ fn cache_type(dtype: KvCacheDtype) -> Option<&'static str> {
         KvCacheDtype::F16 => Some("f16"),
         KvCacheDtype::Q8_0 => Some("q8_0"),
         KvCacheDtype::Q4_0 => Some("q4_0"),
-        KvCacheDtype::Auto | KvCacheDtype::FP8 => None,
+        KvCacheDtype::Auto | KvCacheDtype::FP8 | KvCacheDtype::FP8_E5M2 => None,
     }
 }
 

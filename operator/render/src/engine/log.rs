@@ -4,6 +4,7 @@
 //! answers `None` for all else.
 
 pub(super) mod llama_cpp;
+pub(super) mod sglang;
 pub(super) mod vllm;
 
 use berth_units::Bytes;

@@ -4,30 +4,39 @@
 //! The flags of every engine are checked against its own published list
 //! (`tests/flags_are_published.rs`).
 
+mod custom;
 mod llama_cpp;
 pub mod log;
+mod memory;
 pub mod metrics;
 mod refuse;
+mod sglang;
+mod version;
 mod vllm;
+
+use std::borrow::Cow;
 
 use berth_crds::llm_deployment::{EngineType, Vendor};
 use berth_units::Bytes;
 use k8s_openapi::api::core::v1::VolumeMount;
 
+pub use custom::USER as CUSTOM_USER;
 pub use log::Startup;
 pub use metrics::Metrics;
-pub use refuse::{refused_argument, refused_environment};
+pub use refuse::{refused_argument, refused_environment, refused_reference};
+pub use version::{stated_version, version};
 
-use crate::{ModelSource, Template};
+use crate::{Claim, EngineTemplate, ModelSource, Template};
 
-/// The port on which every engine serves, inside its pod.
+/// The port on which engines serve inside their pods, unless the user says another for an engine of
+/// their own.
 pub const PORT: u16 = 8000;
 
 /// Where the engine's user is at home.
 pub(crate) const HOME: &str = "/home/berth";
 
 /// The directory for temporary files.
-pub(crate) const TMP: Directory = Directory { volume: "tmp", path: "/tmp", size: Bytes::gib(2) };
+pub(crate) const TMP: Directory = directory("tmp", "/tmp", Bytes::gib(2));
 
 /// How a model's weights are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,22 +48,26 @@ pub enum Format {
 }
 
 /// A directory that the engine writes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Directory {
     /// Name of its volume.
-    pub volume: &'static str,
+    pub volume: Cow<'static, str>,
     /// Its path.
-    pub path: &'static str,
+    pub path: Cow<'static, str>,
     /// The most that it may hold.
     pub size: Bytes,
 }
 
+const fn directory(volume: &'static str, path: &'static str, size: Bytes) -> Directory {
+    Directory { volume: Cow::Borrowed(volume), path: Cow::Borrowed(path), size }
+}
+
 impl Directory {
     /// Its volume, at its path.
-    pub(crate) fn mount(self) -> VolumeMount {
+    pub(crate) fn mount(&self) -> VolumeMount {
         VolumeMount {
-            name: self.volume.to_owned(),
-            mount_path: self.path.to_owned(),
+            name: self.volume.clone().into_owned(),
+            mount_path: self.path.clone().into_owned(),
             ..VolumeMount::default()
         }
     }
@@ -75,21 +88,22 @@ pub trait Engine: Sync {
     fn name(&self) -> &'static str;
 
     /// Berth's own choice of image for a vendor's GPUs. Frozen in the revision: a newer one here
-    /// touches no deployment that serves.
-    fn image(&self, vendor: Vendor) -> &'static str;
+    /// touches no deployment that serves. `None`: the user must name one.
+    fn image(&self, vendor: Vendor) -> Option<&'static str>;
 
-    /// How the weights that it serves are stored.
-    fn format(&self) -> Format;
+    /// How the weights that it serves are stored. `None`: it may serve any.
+    fn format(&self) -> Option<Format>;
 
     /// Its executable. It is process 1 of the container: its children die with it, and it gets
-    /// the signals.
-    fn command(&self) -> &'static [&'static str];
+    /// the signals. Empty: the image's own.
+    fn command(&self, server: &EngineTemplate) -> Vec<String>;
 
     /// Something of its image that needs no GPU and ends at once.
     fn no_work(&self) -> &'static [&'static str];
 
-    /// Berth's arguments for a template; the user's come after them.
-    fn args(&self, template: &Template) -> Vec<String>;
+    /// Berth's arguments for a template, and the part of the GPUs that the claim gives it; the
+    /// user's come after them.
+    fn args(&self, template: &Template, claim: &Claim) -> Vec<String>;
 
     /// Berth's environment. A value here cannot be overridden by the user's, except for those of
     /// [`Engine::overridable`].
@@ -98,19 +112,35 @@ pub trait Engine: Sync {
     /// Names in [`Engine::env`] where the user's value counts.
     fn overridable(&self) -> &'static [&'static str];
 
-    /// The user id that it runs as.
-    fn user(&self) -> i64;
-
-    /// The directories that it writes to, besides the model's. Everything else is read-only.
-    fn directories(&self) -> &'static [Directory];
-
-    /// HTTP path that answers 200 once requests are served.
-    fn health_path(&self) -> &'static str {
-        "/health"
+    /// What an engine that is given no arguments of Berth's is told in its environment. Nobody else
+    /// may set these.
+    fn handed_over(&self, _: &Template, _: &Claim) -> Vec<(&'static str, String)> {
+        Vec::new()
     }
 
-    /// Its metrics.
-    fn metrics(&self) -> &'static Metrics;
+    /// The user id that it runs as.
+    fn user(&self, server: &EngineTemplate) -> i64;
+
+    /// The directories that it writes to, besides the model's. Everything else is read-only.
+    fn directories(&self, server: &EngineTemplate) -> Vec<Directory>;
+
+    /// Where it starts. `None`: where its image says.
+    fn working_directory(&self) -> Option<&'static str> {
+        Some(HOME)
+    }
+
+    /// The port that it serves on.
+    fn port(&self, _: &EngineTemplate) -> u16 {
+        PORT
+    }
+
+    /// HTTP path that answers 200 once requests are served.
+    fn health_path(&self, _: &EngineTemplate) -> String {
+        "/health".to_owned()
+    }
+
+    /// Its metrics. `None`: it is not asked for any.
+    fn metrics(&self) -> Option<&'static Metrics>;
 
     /// What it said of itself while it started, by the beginning of its log.
     fn startup(&self, log: &str) -> Startup;
@@ -139,12 +169,14 @@ pub trait Engine: Sync {
 pub fn of(engine: EngineType) -> &'static dyn Engine {
     match engine {
         EngineType::VLLM => &vllm::Vllm,
+        EngineType::SGLang => &sglang::Sglang,
         EngineType::LlamaCpp => &llama_cpp::LlamaCpp,
+        EngineType::Custom => &custom::Custom,
     }
 }
 
-/// Berth's own choice of image.
-pub fn default_image(engine: EngineType, vendor: Vendor) -> &'static str {
+/// Berth's own choice of image, where it has one.
+pub fn default_image(engine: EngineType, vendor: Vendor) -> Option<&'static str> {
     of(engine).image(vendor)
 }
 
@@ -164,12 +196,17 @@ pub fn default_engine(uri: &str, files: Option<&str>) -> EngineType {
 
 /// Whether an engine serves weights that are stored like this.
 pub fn serves(engine: EngineType, format: Format) -> bool {
-    of(engine).format() == format
+    of(engine).format().is_none_or(|own| own == format)
 }
 
 /// Why an engine cannot be given a source, and what to do about it.
 pub fn refused_source(engine: EngineType, source: &ModelSource) -> Option<String> {
     of(engine).refused_source(source)
+}
+
+/// Words of our own.
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
 }
 
 /// `--name value` as two arguments.
@@ -194,5 +231,8 @@ mod tests {
             assert!(serves(engine, format(uri, files)));
         }
         assert!(!serves(EngineType::VLLM, Format::Gguf));
+        assert!(!serves(EngineType::SGLang, Format::Gguf));
+        assert!(serves(EngineType::Custom, Format::Gguf));
+        assert!(serves(EngineType::Custom, Format::Safetensors));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use berth_crds::llm_deployment::{EngineType, EnvVar};
 
-use super::{Engine, Reserved, of};
+use super::{Engine, Reserved, custom, of};
 
 /// Variables by which a process picks GPUs. With a device plugin the kubelet picks them; a process
 /// that picks others would use what was claimed by somebody else.
@@ -65,6 +65,39 @@ pub fn refused_environment(engine: EngineType, env: &[EnvVar]) -> Option<String>
     })
 }
 
+/// What a custom engine's command line refers to that nobody sets. Kubernetes would hand over the
+/// letters as they stand.
+pub fn refused_reference(engine: EngineType, words: &[String], env: &[EnvVar]) -> Option<String> {
+    if engine != EngineType::Custom {
+        return None;
+    }
+    let set: BTreeSet<&str> = of(engine)
+        .env()
+        .into_iter()
+        .map(|(name, _)| name)
+        .chain(custom::HANDED_OVER)
+        .chain(env.iter().map(|variable| variable.name.as_str()))
+        .collect();
+    // `$$(NAME)` stands for the letters.
+    let named = |word: &str| {
+        let plain = word.replace("$$", "");
+        let all = plain.split("$(").skip(1);
+        all.filter_map(|rest| Some(rest.split_once(')')?.0.to_owned())).collect::<Vec<_>>()
+    };
+    let is_name = |name: &str| {
+        !name.is_empty()
+            && name.chars().all(|c| c.is_ascii_uppercase() || c == '_' || c.is_ascii_digit())
+    };
+    let unset = words
+        .iter()
+        .flat_map(|word| named(word))
+        .find(|name| is_name(name) && !set.contains(name.as_str()))?;
+    Some(format!(
+        "engine.args: $({unset}) stands for no variable; set it in engine.env, or use one of {}",
+        custom::HANDED_OVER.join(", ")
+    ))
+}
+
 /// The names that only Berth sets.
 fn fixed(engine: &'static dyn Engine) -> impl Iterator<Item = &'static str> {
     engine
@@ -121,6 +154,9 @@ mod tests {
             (EngineType::VLLM, "-tp=4", "gpu.parallelism.tensor"),
             (EngineType::VLLM, "--max_model_len", "engine.contextLength"),
             (EngineType::VLLM, "--config", "engine.args"),
+            (EngineType::SGLang, "--tp-size=4", "gpu.parallelism.tensor"),
+            (EngineType::SGLang, "--mem_fraction_static", "gpu.memory"),
+            (EngineType::SGLang, "--context-len", "engine.contextLength"),
             (EngineType::LlamaCpp, "-c", "engine.contextLength"),
             (EngineType::LlamaCpp, "--ctx_size", "engine.contextLength"),
             (EngineType::LlamaCpp, "-ngl", "gpu.count"),
@@ -145,6 +181,31 @@ mod tests {
         ] {
             assert_eq!(refused(engine, arg), None, "{arg}");
         }
+    }
+
+    #[test]
+    fn a_custom_command_line_refers_to_what_is_set() {
+        let env = |name: &str| EnvVar {
+            name: name.to_owned(),
+            value: Some("x".to_owned()),
+            value_from: None,
+        };
+        let refused = |word: &str, env: &[EnvVar]| {
+            refused_reference(EngineType::Custom, &[word.to_owned()], env)
+        };
+        for word in ["--model=$(BERTH_MODEL_PATH)", "$(HOME)", "$$(DATE)", "$(date)", "$(", "$("] {
+            assert_eq!(refused(word, &[]), None, "{word}");
+        }
+        let message = refused("--ctx=$(BERTH_CONTEXT)", &[]).unwrap();
+        assert!(message.contains("$(BERTH_CONTEXT)") && message.contains("BERTH_CONTEXT_LENGTH"));
+        assert!(refused("$(PORT)", &[]).is_some());
+        assert_eq!(refused("$(PORT)", &[env("PORT")]), None);
+        let ours = ["BERTH_MODEL_PATH", "BERTH_ANYTHING", "NVIDIA_VISIBLE_DEVICES", "HF_TOKEN"];
+        for name in ours {
+            assert!(refused_environment(EngineType::Custom, &[env(name)]).is_some(), "{name}");
+        }
+        assert_eq!(refused_environment(EngineType::Custom, &[env("HOME"), env("PORT")]), None);
+        assert_eq!(refused_argument(EngineType::Custom, &["--port=1".to_owned()]), None);
     }
 
     #[test]

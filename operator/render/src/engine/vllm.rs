@@ -2,18 +2,15 @@
 
 use berth_crds::llm_deployment::{KvCacheDtype, Vendor};
 use berth_units::Bytes;
+use berth_vram::Engine as Vram;
 
 use super::{
-    Directory, Engine, Format, HOME, Metrics, PORT, Reserved, Startup, TMP, log, metrics, pair,
+    Directory, Engine, Format, HOME, Metrics, PORT, Reserved, Startup, TMP, directory, log, memory,
+    metrics, pair, words,
 };
-use crate::{ModelSource, Template};
+use crate::{Claim, EngineTemplate, ModelSource, Template};
 
 pub(super) struct Vllm;
-
-/// Of a GPU's total memory, what vLLM takes. An exclusive claim is the whole usable GPU, which the
-/// fleet counts as total − 5 %; the KV cache takes all that weights and activations leave of it.
-/// vLLM counts from the total that the driver reports, which is less than the label's.
-const MEMORY_UTILIZATION: &str = "0.95";
 
 /// Seconds between a pod's deletion and the signal to its engine: by then the endpoints of the
 /// Service are without it on every node, and no new request comes in.
@@ -27,28 +24,28 @@ impl Engine for Vllm {
         "vLLM"
     }
 
-    fn image(&self, vendor: Vendor) -> &'static str {
-        match vendor {
+    fn image(&self, vendor: Vendor) -> Option<&'static str> {
+        Some(match vendor {
             // Built on CUDA 13: needs driver 580 or newer. For older drivers the same version is
             // published with the suffix -cu129.
             Vendor::NVIDIA => "docker.io/vllm/vllm-openai:v0.33.0",
             Vendor::AMD => "docker.io/vllm/vllm-openai-rocm:v0.33.0",
-        }
+        })
     }
 
-    fn format(&self) -> Format {
-        Format::Safetensors
+    fn format(&self) -> Option<Format> {
+        Some(Format::Safetensors)
     }
 
-    fn command(&self) -> &'static [&'static str] {
-        &["vllm", "serve"]
+    fn command(&self, _: &EngineTemplate) -> Vec<String> {
+        words(&["vllm", "serve"])
     }
 
     fn no_work(&self) -> &'static [&'static str] {
         &["python3", "-c", ""]
     }
 
-    fn args(&self, template: &Template) -> Vec<String> {
+    fn args(&self, template: &Template, claim: &Claim) -> Vec<String> {
         let engine = &template.engine;
         let mut args = vec![template.source.location().directory];
         pair(&mut args, "--served-model-name", &template.served_name);
@@ -58,7 +55,7 @@ impl Engine for Vllm {
         pair(&mut args, "--host", "0.0.0.0");
         pair(&mut args, "--port", PORT);
         pair(&mut args, "--tensor-parallel-size", template.tensor);
-        pair(&mut args, "--gpu-memory-utilization", MEMORY_UTILIZATION);
+        args.extend(memory::args(Vram::Vllm, template, claim));
         pair(&mut args, "--max-model-len", template.context_length);
         pair(&mut args, "--max-num-seqs", engine.max_num_seqs);
         pair(&mut args, "--max-num-batched-tokens", engine.max_num_batched_tokens);
@@ -108,20 +105,18 @@ impl Engine for Vllm {
 
     /// The user `vllm` of the CUDA image (2000). The `ROCm` image has no such user and does not need
     /// one: everything that is looked up by it stands in the environment.
-    fn user(&self) -> i64 {
+    fn user(&self, _: &EngineTemplate) -> i64 {
         2000
     }
 
     /// Compiled graphs and kernels are some hundred MiB a model; on `ROCm`, and for large models,
     /// several GiB.
-    fn directories(&self) -> &'static [Directory] {
-        const DIRECTORIES: &[Directory] =
-            &[Directory { volume: "home", path: HOME, size: Bytes::gib(10) }, TMP];
-        DIRECTORIES
+    fn directories(&self, _: &EngineTemplate) -> Vec<Directory> {
+        vec![directory("home", HOME, Bytes::gib(10)), TMP]
     }
 
-    fn metrics(&self) -> &'static Metrics {
-        &metrics::VLLM
+    fn metrics(&self) -> Option<&'static Metrics> {
+        Some(&metrics::VLLM)
     }
 
     fn startup(&self, log: &str) -> Startup {

@@ -89,7 +89,8 @@ pub(super) fn mounted(
     if let Some(files) = files {
         args.extend(["--files".to_owned(), files.to_owned()]);
     }
-    let format = engine::of(template.engine.type_).format();
+    let names = || engine::format(repository, files);
+    let format = engine::of(template.engine.type_).format().unwrap_or_else(names);
     if format == Format::Gguf && files.is_none_or(is_pattern) && file.is_some() {
         args.push("--one-file".to_owned());
     }

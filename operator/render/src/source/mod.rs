@@ -237,7 +237,7 @@ fn claimed(claim: String) -> Volume {
 /// All of the pod's disk but the room for everything else: more disk in the spec is more room for
 /// the download.
 fn download_limit(template: &Template) -> Bytes {
-    let rest = template.resources.ephemeral_storage - resources::room(template.engine.type_);
+    let rest = template.resources.ephemeral_storage - resources::room(&template.engine);
     rest.max(resources::download_size(template.weight_bytes))
 }
 

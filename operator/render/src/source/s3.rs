@@ -73,7 +73,7 @@ fn copy(bucket: &str, prefix: &str, files: Option<&str>, template: &Template) ->
 }
 
 fn environment(source_secret: Option<&str>) -> Vec<EnvVar> {
-    let mut env = vec![pod::plain("HOME", TMP.path)];
+    let mut env = vec![pod::plain("HOME", &TMP.path)];
     if let Some(name) = source_secret {
         env.extend(
             [

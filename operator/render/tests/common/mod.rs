@@ -9,8 +9,8 @@ use berth_crds::llm_deployment::{
     Toleration, Vendor,
 };
 use berth_render::{
-    CacheSite, Claim, EngineTemplate, Estimate, ModelSource, Owner, Replica, Site, Template,
-    engine, resources, startup_timeout, vendor::GpuResources,
+    CacheSite, Claim, CustomServer, EngineTemplate, Estimate, ModelSource, OwnDirectory, Owner,
+    Replica, Site, Template, engine, resources, startup_timeout, vendor::GpuResources,
 };
 use berth_units::Bytes;
 
@@ -37,20 +37,25 @@ pub fn template(
 ) -> Template {
     let source = ModelSource::parse(model).unwrap();
     assert_eq!(engine::refused_source(type_, &source), None);
+    let image = engine::default_image(type_, vendor).unwrap_or("registry.example.com/server:v1");
+    let server = EngineTemplate {
+        type_,
+        image: image.to_owned(),
+        image_pull_policy: PullPolicy::IfNotPresent,
+        args: vec![],
+        env: vec![],
+        kv_cache_dtype: KvCacheDtype::Auto,
+        max_num_seqs: 256,
+        max_num_batched_tokens: 8192,
+        version: engine::version(type_, image),
+        custom: (type_ == EngineType::Custom).then(custom_server),
+    };
+    let resources = resources(None, &server, &source, weights, gpus).unwrap();
     Template {
         source_secret: None,
         served_name: model.uri.rsplit('/').next().unwrap().to_owned(),
         trust_remote_code: model.trust_remote_code,
-        engine: EngineTemplate {
-            type_,
-            image: engine::default_image(type_, vendor).to_owned(),
-            image_pull_policy: PullPolicy::IfNotPresent,
-            args: vec![],
-            env: vec![],
-            kv_cache_dtype: KvCacheDtype::Auto,
-            max_num_seqs: 256,
-            max_num_batched_tokens: 8192,
-        },
+        engine: server,
         vendor,
         products: vec![],
         gpus,
@@ -70,7 +75,7 @@ pub fn template(
             basis: "catalogue".to_owned(),
         },
         measured: BTreeMap::new(),
-        resources: resources(None, type_, &source, weights, gpus).unwrap(),
+        resources,
         startup_timeout_seconds: startup_timeout(weights, &source),
         shutdown_grace_seconds: 60,
         node_selector: BTreeMap::new(),
@@ -81,6 +86,20 @@ pub fn template(
         pod_labels: BTreeMap::new(),
         pod_annotations: BTreeMap::new(),
         source,
+    }
+}
+
+/// A server as a user describes it.
+fn custom_server() -> CustomServer {
+    CustomServer {
+        command: vec![],
+        port: 8080,
+        health_path: "/healthz".to_owned(),
+        user: 1000,
+        directories: vec![
+            OwnDirectory { path: "/data".to_owned(), size: Bytes::gib(5) },
+            OwnDirectory { path: "/tmp".to_owned(), size: Bytes::gib(4) },
+        ],
     }
 }
 
@@ -105,6 +124,8 @@ pub fn replica(name: &str, template: &Template, product: &str, bytes_per_gpu: By
         claim: Claim {
             gpus: template.gpus,
             bytes_per_gpu,
+            // As the planner has it: 5 % are nobody's.
+            total_per_gpu: bytes_per_gpu * 100 / 95,
             product: product.to_owned(),
             cache: None,
         },
@@ -162,6 +183,11 @@ pub fn cases() -> Vec<Case> {
         llama_cpp_cache(),
         vllm_hub_cached(),
         vllm_renamed_gpu(),
+        vllm_older_image(),
+        sglang_hub(),
+        sglang_amd(),
+        custom_safetensors(),
+        custom_gguf(),
     ]
 }
 
@@ -346,4 +372,66 @@ fn llama_cpp_s3() -> Case {
     let template =
         template(&model, EngineType::LlamaCpp, Vendor::NVIDIA, 4, Bytes(130_000_000_000));
     case("llama-cpp-s3", "big", template, "NVIDIA-L40S", Bytes::mib(43_743))
+}
+
+/// An image of one's own, of a version that captures graphs beside what it is given.
+fn vllm_older_image() -> Case {
+    let case = vllm_hub_token();
+    let mut template = case.template;
+    template.engine.image = String::from("registry.example.com/vllm/vllm-openai:v0.19.1");
+    template.engine.version = engine::version(EngineType::VLLM, &template.engine.image);
+    Case { name: "vllm-older-image", template, ..case }
+}
+
+/// Four H100, an fp8 cache.
+fn sglang_hub() -> Case {
+    let model = model("hf://meta-llama/Llama-3.1-70B-Instruct");
+    let mut template =
+        template(&model, EngineType::SGLang, Vendor::NVIDIA, 4, Bytes(141_107_412_992));
+    template.engine.kv_cache_dtype = KvCacheDtype::FP8;
+    template.engine.args = vec!["--enable-mixed-chunk".to_owned()];
+    case("sglang-hub", "llama-70b", template, "NVIDIA-H100-80GB-HBM3", Bytes::mib(77_481))
+}
+
+/// One MI300X, code of the model.
+fn sglang_amd() -> Case {
+    let model = Model { trust_remote_code: true, ..model("pvc://models/qwen3-30b-a3b") };
+    let mut template = template(&model, EngineType::SGLang, Vendor::AMD, 1, Bytes(61_064_245_248));
+    template.engine.kv_cache_dtype = KvCacheDtype::FP8_E5M2;
+    case("sglang-amd", "qwen3", template, "AMD_Instinct_MI300X_OAM", Bytes::gib(182))
+}
+
+/// A server of the user's, with its image's entrypoint.
+fn custom_safetensors() -> Case {
+    let model = model("hf://Qwen/Qwen2.5-7B-Instruct");
+    let mut template =
+        template(&model, EngineType::Custom, Vendor::NVIDIA, 2, Bytes(15_231_233_024));
+    template.engine.args =
+        ["--model=$(BERTH_MODEL_PATH)", "--shards=$(BERTH_TENSOR_PARALLEL_SIZE)"]
+            .map(ToOwned::to_owned)
+            .into();
+    template.engine.env = vec![
+        EnvVar { name: "HOME".to_owned(), value: Some("/data".to_owned()), value_from: None },
+        EnvVar {
+            name: "SERVER_NAME".to_owned(),
+            value: Some("$(BERTH_MODEL_NAME)".to_owned()),
+            value_from: None,
+        },
+    ];
+    case("custom-safetensors", "qwen-7b", template, "NVIDIA-L40S", Bytes::mib(43_764))
+}
+
+/// A server of the user's for a GGUF file, with a command.
+fn custom_gguf() -> Case {
+    let model = Model {
+        files: Some("*Q4_K_M.gguf".to_owned()),
+        ..model("hf://bartowski/Llama-3.3-70B-Instruct-GGUF")
+    };
+    let mut template = template(&model, EngineType::Custom, Vendor::AMD, 2, Bytes(42_520_395_584));
+    template.tensor = 1;
+    template.engine.kv_cache_dtype = KvCacheDtype::Q8_0;
+    if let Some(server) = &mut template.engine.custom {
+        server.command = vec!["/usr/bin/server".to_owned(), "$(BERTH_MODEL_PATH)".to_owned()];
+    }
+    case("custom-gguf", "llama-70b-gguf", template, "AMD_Instinct_MI210", Bytes::gib(60))
 }

@@ -42,7 +42,7 @@ const COUNTS_GRAPHS: Version = Version::new(0, 20);
 /// claim is the whole usable GPU, a shared one what the estimate says. `parts` is that estimate.
 ///
 /// None if the claim is too small for what the engine takes beside weights and cache. llama.cpp has
-/// no such flag: it takes what it needs.
+/// no such flag: it takes what it needs. A custom engine is told in words of its own.
 pub fn memory_flags(
     workload: &Workload,
     parts: &Breakdown,
@@ -59,7 +59,7 @@ pub fn memory_flags(
         Engine::Sglang => {
             vec![("--mem-fraction-static", fraction(claim - parts.overheads())?)]
         }
-        Engine::LlamaCpp => Vec::new(),
+        Engine::LlamaCpp | Engine::Custom => Vec::new(),
     })
 }
 

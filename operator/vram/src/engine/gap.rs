@@ -28,6 +28,8 @@ pub enum Gap {
     Sglang,
     /// llama.cpp on a GPU: its buffers are exact on the CPU; what CUDA takes beside them is not known.
     LlamaCpp,
+    /// An engine that is not known at all.
+    Custom,
 }
 
 impl Gap {
@@ -36,7 +38,8 @@ impl Gap {
     pub(crate) const fn error(self) -> Constant {
         match self {
             Self::Older(_) => Constant::ErrorOlder,
-            Self::Amd => Constant::ErrorAmd,
+            // Nothing is known of a custom engine: the widest that there is.
+            Self::Amd | Self::Custom => Constant::ErrorAmd,
             Self::Recurrent | Self::FourBitFloats | Self::ManyGpus => Constant::ErrorBudgets,
             Self::Newer(_) | Self::Sglang | Self::LlamaCpp => Constant::ErrorFitted,
         }
@@ -55,6 +58,7 @@ impl fmt::Display for Gap {
             Self::ManyGpus => f.write_str("no log on more than 8 GPUs"),
             Self::Sglang => f.write_str("SGLang's own rule, no log"),
             Self::LlamaCpp => f.write_str("no measured memory of llama.cpp on whole GPUs"),
+            Self::Custom => f.write_str("a custom engine, of which nothing is known"),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! them, and how good the data behind that is. A new engine is a new file and an arm in each function.
 
 mod constants;
+mod custom;
 mod flags;
 mod gap;
 mod llama_cpp;
@@ -49,6 +50,7 @@ pub(crate) fn check(
     match workload.engine {
         Engine::Vllm | Engine::Sglang => vllm::check(facts, workload, parallelism),
         Engine::LlamaCpp => llama_cpp::check(facts, workload, parallelism),
+        Engine::Custom => custom::check(facts, parallelism),
     }
 }
 
@@ -63,6 +65,7 @@ pub(crate) fn stages(
         Engine::Vllm => vllm::stages(constants, facts, workload, parallelism),
         Engine::Sglang => sglang::stages(facts, workload, parallelism),
         Engine::LlamaCpp => vec![llama_cpp::fullest(facts, workload, parallelism)],
+        Engine::Custom => custom::stages(constants, facts, workload, parallelism),
     }
 }
 
@@ -75,6 +78,7 @@ pub(crate) fn kv_bytes_per_token(
     match workload.engine {
         Engine::Vllm | Engine::Sglang => vllm::kv_bytes_per_token(facts, workload, parallelism),
         Engine::LlamaCpp => llama_cpp::kv_bytes_per_token(facts, workload, parallelism),
+        Engine::Custom => custom::kv_bytes_per_token(facts, workload, parallelism),
     }
 }
 
@@ -86,7 +90,9 @@ pub(crate) fn logged_kv_bytes_per_token(
 ) -> Bytes {
     match workload.engine {
         Engine::Vllm => vllm::logged_kv_bytes_per_token(facts, workload, parallelism),
-        Engine::Sglang | Engine::LlamaCpp => kv_bytes_per_token(facts, workload, parallelism),
+        Engine::Sglang | Engine::LlamaCpp | Engine::Custom => {
+            kv_bytes_per_token(facts, workload, parallelism)
+        }
     }
 }
 
@@ -97,7 +103,7 @@ pub(crate) fn on_amd(
     parts: &mut Breakdown,
     gaps: &mut Vec<Gap>,
 ) {
-    if !gaps.iter().any(|gap| matches!(gap, Gap::Sglang | Gap::LlamaCpp)) {
+    if !gaps.iter().any(|gap| matches!(gap, Gap::Sglang | Gap::LlamaCpp | Gap::Custom)) {
         vllm::on_amd(constants, repacked, parts);
     }
     gaps.push(Gap::Amd);
@@ -114,6 +120,7 @@ pub(crate) fn gaps(facts: &ModelFacts, workload: &Workload, parallelism: Paralle
         Engine::Vllm => vllm::gaps(facts, workload, parallelism),
         Engine::Sglang => on(workload.vendor, Gap::Sglang),
         Engine::LlamaCpp => on(workload.vendor, Gap::LlamaCpp),
+        Engine::Custom => on(workload.vendor, Gap::Custom),
     }
 }
 
