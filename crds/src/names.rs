@@ -28,6 +28,10 @@ pub const LABEL_ATTEMPT: &str = "berth.dev/attempt";
 /// On a pod that brings a revision's image and model onto a node: the revision.
 pub const LABEL_PREFETCH: &str = "berth.dev/prefetch";
 
+/// On a `ConfigMap` in the operator's namespace: it keeps what was learnt about a model. `public`: for
+/// all namespaces.
+pub const LABEL_MODEL_FACTS: &str = "berth.dev/model-facts";
+
 /// On a pod, as JSON: what it takes on its node.
 pub const ANNOTATION_CLAIM: &str = "berth.dev/claim";
 /// On a pod: the UID of the pod whose GPUs it takes over on the same node.

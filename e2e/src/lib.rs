@@ -30,6 +30,7 @@ pub mod invariants;
 pub mod llm;
 pub mod load;
 pub mod metrics;
+pub mod model_hub;
 pub mod observe;
 pub mod operator;
 pub mod process;

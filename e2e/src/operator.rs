@@ -30,6 +30,8 @@ pub struct Options {
     pub identity: String,
     /// How long its lease lasts, in seconds.
     pub lease_seconds: u32,
+    /// The hub that it asks about models. `None`: it asks nobody.
+    pub hub: Option<String>,
     /// More arguments.
     pub arguments: Vec<String>,
 }
@@ -43,13 +45,20 @@ impl Default for Options {
 impl Options {
     /// An operator of this identity.
     pub fn named(identity: &str) -> Self {
-        Self { identity: identity.to_owned(), lease_seconds: 15, arguments: Vec::new() }
+        Self { identity: identity.to_owned(), lease_seconds: 15, hub: None, arguments: Vec::new() }
     }
 
     /// With another length of the lease.
     #[must_use]
     pub fn lease(mut self, seconds: u32) -> Self {
         self.lease_seconds = seconds;
+        self
+    }
+
+    /// Asking that hub about models.
+    #[must_use]
+    pub fn asking(mut self, hub: &str) -> Self {
+        self.hub = Some(hub.to_owned());
         self
     }
 
@@ -219,6 +228,7 @@ fn run(
         .args(["--lease-seconds", &options.lease_seconds.to_string()])
         .args(["--unschedulable-timeout", "30s"])
         .args(["--log-format", "text"])
+        .args(options.hub.as_ref().map_or(vec!["--no-inspect"], |hub| vec!["--hub", hub]))
         .args(&options.arguments);
     Process::start(&mut command, log)
 }

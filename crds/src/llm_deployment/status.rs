@@ -90,9 +90,14 @@ pub struct ModelSummary {
     pub parameters: Option<i64>,
     /// Size of the weights in bytes.
     pub weight_bytes: i64,
-    /// Where the facts come from: `Manifest`, or the catalogue's source.
+    /// Where the facts come from: `Manifest`; `Inspected`, read from the model's own files; or else
+    /// the catalogue's source.
     pub facts: String,
-    /// Licence, where the catalogue knows it.
+    /// The commit of the hub that is served, where Berth chose it: a branch stands for it until the
+    /// next edit of `spec.model`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// Licence, where the hub or the catalogue names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub licence: Option<String>,
 }

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use anyhow::Context as _;
 use berth_crds::llm_deployment::{EngineType, Vendor};
+use berth_inspect::redirects::Hosts;
 use berth_render::{
     CacheSite, Site,
     vendor::{GpuResources, NoExtendedResource, ResourceName},
@@ -66,6 +67,16 @@ pub struct Args {
     /// File with certificates to trust for the mirror besides the usual ones, in PEM.
     #[arg(long, value_name = "PEM")]
     pub hub_ca_file: Option<PathBuf>,
+
+    /// Hosts that the hub may redirect to while models are looked at, such as
+    /// `hub.example,*.hub.example,cdn.example:8443`. Absent: those of the public hub if that is the
+    /// hub, and else none.
+    #[arg(long, value_name = "HOSTS")]
+    pub hub_redirect_hosts: Option<Hosts>,
+
+    /// Ask the hub nothing about models: what the manifest and the catalogue do not say is an error.
+    #[arg(long)]
+    pub no_inspect: bool,
 
     /// Download nothing: a model that is not on a node already is an error.
     #[arg(long)]

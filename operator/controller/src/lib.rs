@@ -11,6 +11,7 @@ pub mod client;
 pub mod leader;
 pub mod measured;
 pub mod metrics;
+pub mod models;
 pub mod prices;
 pub mod profiles;
 pub mod reconcile;

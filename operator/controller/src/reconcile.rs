@@ -16,12 +16,14 @@ pub mod facts;
 pub mod intend;
 pub mod placing;
 pub mod problem;
+mod reading;
 pub mod reason;
 pub mod report;
 pub mod resolve;
 pub mod revisions;
 
 use std::{
+    cell::Cell,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -51,6 +53,7 @@ use crate::{
     client::{WriteError, Writer},
     measured::notes::{self, Earlier},
     metrics::Metrics,
+    models::{Answer, library::Library},
     prices::PriceBook,
     world::{World, by_owner::ByOwner, pod::Replica, readable},
 };
@@ -60,7 +63,7 @@ use events::Events;
 use placing::Misfit;
 use problem::Problem;
 use reason::Reason;
-use resolve::{Defaults, Serving, Wish, priority_class, resolve};
+use resolve::{Defaults, Serving, Wish, priority_class, resolve_with};
 use revisions::{Revision, Target};
 
 /// When an object that the API server refused is tried again.
@@ -94,6 +97,8 @@ pub struct Context {
     pub defaults: Defaults,
     /// What the administrator configured of models.
     pub site: Site,
+    /// What is known about models that no manifest describes.
+    pub library: Arc<Library>,
     /// Events.
     pub events: Events,
     /// Metrics.
@@ -178,11 +183,14 @@ async fn steps(deployment: &Arc<LLMDeployment>, context: &Context) -> Result<Act
         apply::settle(context, &api, &key).await.map_err(to("read a pod"))?;
     }
     let observed = observe(deployment, context);
-    let target = target(&observed, context);
+    let (target, ask_again) = target(&observed, context);
     let plan = Instant::now();
     let decided = decide(&observed, &target, context);
     context.metrics.planned(plan.elapsed());
     let (mut again, waits) = (decided.again, decided.waits.clone());
+    if let Some(wait) = ask_again {
+        again = Some(sooner(again, wait));
+    }
     let (misfits, problem) = carry_out(&observed, &target, decided, context).await?;
     if problem.is_some() {
         // A quota, a webhook of somebody else's: nothing tells when it would be taken.
@@ -210,23 +218,28 @@ fn observe(deployment: &Arc<LLMDeployment>, context: &Context) -> Observed {
     }
 }
 
-fn target(observed: &Observed, context: &Context) -> Target {
+/// What the spec asks for, and when to look again at a model that could not be read.
+fn target(observed: &Observed, context: &Context) -> (Target, Option<Duration>) {
     let spec = &observed.deployment.spec;
-    revisions::target(&canonical::canonical(spec), &observed.revisions, |serving| {
+    let again = Cell::new(None);
+    let target = revisions::target(&canonical::canonical(spec), &observed.revisions, |serving| {
         check_references(observed, context)?;
         check_source(&spec.model, &context.site)?;
-        wish(&observed.deployment, serving, observed, context)
-    })
+        let (answer, wait) = reading::ask(observed, serving, context);
+        again.set(wait);
+        wish(&observed.deployment, serving, &answer, (observed, context))
+    });
+    (target, again.get())
 }
 
 /// What a spec comes to, with what is known from earlier revisions.
 fn wish(
     deployment: &LLMDeployment,
     serving: Option<&Serving<'_>>,
-    observed: &Observed,
-    context: &Context,
+    answer: &Answer,
+    (observed, context): (&Observed, &Context),
 ) -> Result<Wish, Problem> {
-    let wish = resolve(deployment, &context.defaults, serving)?;
+    let wish = resolve_with(deployment, &context.defaults, serving, answer)?;
     Ok(wish.remembering(|asked| told_of(asked, observed, context)))
 }
 
@@ -322,11 +335,7 @@ async fn tell(
     };
     let model = match (known_wish, shown) {
         (Some(wish), _) => Some(wish.model.clone()),
-        (None, Some(_)) => {
-            facts::find(&observed.deployment.spec.model, &context.defaults.catalogue)
-                .ok()
-                .map(|known| known.summary(&observed.deployment.spec))
-        }
+        (None, Some(shown)) => reading::frozen(observed, shown, context),
         (None, None) => None,
     };
     let status = report::report(&report::Seen {
@@ -350,5 +359,13 @@ async fn tell(
     apply::status(context, &observed.deployment, &status).await.map_err(to("write status"))?;
     context.events.changed(&observed.deployment, before, &status).await;
     context.events.estimated(&observed.deployment, before, &status).await;
+    if let Some(wish) = known_wish
+        && let Some(why) = &wish.stands_in
+        && before.and_then(|before| before.model.as_ref()) != status.model.as_ref()
+    {
+        let reason = Reason::CatalogueUsed.as_str();
+        let note = format!("what the model is comes from Berth's catalogue: {why}");
+        context.events.warning(&observed.deployment, &reason, note).await;
+    }
     Ok(())
 }

@@ -4,6 +4,7 @@ mod ask;
 mod failures;
 mod follow;
 mod lead;
+mod learn;
 mod starts;
 mod stores;
 

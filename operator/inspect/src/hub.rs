@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+
 use crate::{
     error::{Cause, Failure, InspectError},
     http::{Ask, Http},
@@ -42,7 +44,8 @@ pub async fn inspect(
     selection: Selection<'_>,
 ) -> Result<Inspection, InspectError> {
     let remote = Remote { http: &hub.http, repository, policy: hub.policy, retried: &|| {} };
-    let all = look(&remote, revision, selection);
+    // Boxed, and so known to be good for any thread: callers spawn it.
+    let all: BoxFuture<'_, _> = Box::pin(look(&remote, revision, selection));
     tokio::time::timeout(hub.deadline, all).await.unwrap_or_else(|_| {
         let (what, cause) = (repository.to_string(), Cause::Slow(hub.deadline));
         Err(gave_up(&what, &hub.http.host(), 1, cause, None))

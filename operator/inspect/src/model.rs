@@ -217,9 +217,10 @@ async fn of_safetensors(
         let name = item.name.rsplit('/').next().unwrap_or_default();
         index.as_ref().is_none_or(|index| index.files.contains(name))
     };
-    let loaded: Vec<&Item> = weights.iter().filter(named).copied().collect();
-    let parse = safetensors::header;
-    let header = |item| header(files, item, SAFETENSORS, parse);
+    let loaded: Vec<Item> = weights.iter().filter(named).copied().cloned().collect();
+    // Each owns its item: what borrows it could not be sent to another thread.
+    let header =
+        |item: Item| async move { header(files, &item, SAFETENSORS, safetensors::header).await };
     let headers: Vec<_> =
         stream::iter(loaded.into_iter().map(header)).buffered(PARALLEL).try_collect().await?;
     let whole = index.map_or(Ok(()), |index| index.check(&headers));
@@ -254,12 +255,12 @@ async fn of_gguf(files: &impl Files, weights: &[&Item]) -> Result<Learnt, Inspec
         );
         return Err(InspectError::NotAModel { what: files.whole(), why });
     }
-    let header = |(at, item): (usize, &'_ Item)| {
-        let (item, bounds) = (item.clone(), if at == 0 { GGUF } else { GGUF_PART });
-        async move { header(files, &item, bounds, gguf::header).await }
+    let header = |(at, item): (usize, Item)| async move {
+        let bounds = if at == 0 { GGUF } else { GGUF_PART };
+        header(files, &item, bounds, gguf::header).await
     };
-    let mut parts: Vec<&Item> =
-        weights.iter().copied().filter(|item| model.contains(&item.name.as_str())).collect();
+    let of_model = |item: &&Item| model.contains(&item.name.as_str());
+    let mut parts: Vec<Item> = weights.iter().copied().filter(of_model).cloned().collect();
     parts.sort_by(|a, b| a.name.cmp(&b.name));
     let headers: Vec<_> = stream::iter(parts.into_iter().enumerate().map(header))
         .buffered(PARALLEL)

@@ -37,14 +37,31 @@ impl Remote<'_> {
         let mut url = self.http.url(segments.chain(["revision", revision.as_str()]));
         url.set_query(Some("blobs=true"));
         let what = format!("the list of files of {}", self.repository);
-        self.persistently(&what, async || {
-            let refused = |refused| self.refused_revision(&refused, revision);
-            let answer = self.http.ask(url.clone(), Ask::Content(0), refused).await?;
-            let host = answer.host.clone();
-            let text = self.http.content(answer, LARGEST_LIST, "a list of files", meter).await?;
-            Ok(listing::parse(&host, &text)?)
-        })
-        .await
+        let host = self.http.host();
+        let mut attempts = Attempts::new(self.policy);
+        // Not by a closure: what it gives back could not be sent to another thread.
+        loop {
+            match self.list(&url, revision, meter).await {
+                Ok(snapshot) => return Ok(snapshot),
+                Err(failure) => {
+                    pause(failure, &mut attempts, 0, &what, &host).await?;
+                    (self.retried)();
+                }
+            }
+        }
+    }
+
+    async fn list(
+        &self,
+        url: &Url,
+        revision: &Revision,
+        meter: &Meter,
+    ) -> Result<Snapshot, Failure> {
+        let refused = |refused| self.refused_revision(&refused, revision);
+        let answer = self.http.ask(url.clone(), Ask::Content(0), refused).await?;
+        let host = answer.host.clone();
+        let text = self.http.content(answer, LARGEST_LIST, "a list of files", meter).await?;
+        Ok(listing::parse(&host, &text)?)
     }
 
     /// Asks for a file, or a part of it. What answers is that file, as it is, of that commit.

@@ -23,6 +23,7 @@ use super::{
     intend::{DeleteReason, Intent, Need, Wanted, intend},
     placing::{self, Misfit, Placed, Terms},
     problem::Problem,
+    reading,
     reason::Reason,
     resolve::{Serving, Wish, priority_class},
     revisions::{Target, kept},
@@ -191,7 +192,8 @@ fn resolve_edited(
     let serving = newest.map(|newest| Serving { spec: &newest.spec, template: &newest.template });
     let deployment =
         LLMDeployment { spec: spec.clone(), ..LLMDeployment::clone(&observed.deployment) };
-    wish(&deployment, serving.as_ref(), observed, context)
+    let answer = reading::known(spec, serving.as_ref(), &context.library);
+    wish(&deployment, serving.as_ref(), &answer, (observed, context))
 }
 
 /// What would make a misfit fit. Looked for only where something changed since the last time: a

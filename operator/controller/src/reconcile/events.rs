@@ -78,7 +78,8 @@ impl Events {
             self.normal(about, &ready.reason, ready.message).await;
         }
         let waits = state(conditions::PLACED)
-            .filter(|placed| placed.status == "False" && placed.reason != "Placing");
+            .filter(|placed| placed.status == "False")
+            .filter(|placed| !["Placing", "ReadingModel"].contains(&placed.reason.as_str()));
         let fails = state(conditions::DEGRADED).filter(|degraded| degraded.status == "True");
         let stalled = state(conditions::STALLED);
         let mut told: Vec<String> = Vec::new();

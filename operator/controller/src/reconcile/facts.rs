@@ -1,4 +1,5 @@
-//! What is known about a model: from the manifest, else from the catalogue. Pure.
+//! What is known about a model: from the manifest, else from its own files, else from the catalogue.
+//! Pure.
 
 use berth_crds::{
     LLMDeploymentSpec,
@@ -10,15 +11,23 @@ use berth_vram::{
 };
 
 use super::problem::Problem;
+use crate::models::Answer;
+
+/// What status says of facts that were read from the model's own files.
+pub const INSPECTED: &str = "Inspected";
 
 /// The facts about a model, and where they come from.
 pub struct Known {
     /// The facts.
     pub facts: ModelFacts,
-    /// `Manifest`, or the catalogue's source.
+    /// `Manifest`, [`INSPECTED`], or the catalogue's source.
     pub source: String,
-    /// Licence, where the catalogue knows it.
+    /// Licence, where the hub or the catalogue names it.
     pub licence: Option<String>,
+    /// The commit that they are about.
+    pub commit: Option<String>,
+    /// Why the model's own files could not be read, where the catalogue stands in for them.
+    pub stands_in: Option<String>,
 }
 
 impl Known {
@@ -35,18 +44,43 @@ impl Known {
             parameters: i64::try_from(parameters(&self.facts)).ok(),
             weight_bytes: i64::try_from(weights(&self.facts).get()).unwrap_or(i64::MAX),
             facts: self.source.clone(),
+            commit: None,
             licence: self.licence.clone(),
         }
     }
 }
 
-/// Finds the facts about a model.
+/// Finds the facts about a model, with nobody to ask.
 pub fn find(model: &Model, catalogue: &Catalogue) -> Result<Known, Problem> {
+    find_with(model, catalogue, &Answer::Unasked)
+}
+
+/// Finds the facts about a model, given what its own files say.
+pub fn find_with(model: &Model, catalogue: &Catalogue, answer: &Answer) -> Result<Known, Problem> {
     if let Some(facts) = &model.facts {
         let facts = from_manifest(facts, model.files.as_deref())?;
         facts.validate().map_err(|error| Problem::InvalidFacts(error.to_string()))?;
-        return Ok(Known { facts, source: "Manifest".to_owned(), licence: None });
+        let source = "Manifest".to_owned();
+        return Ok(Known { facts, source, licence: None, commit: None, stands_in: None });
     }
+    match answer {
+        Answer::Known(inspection) => Ok(Known {
+            facts: inspection.facts.clone(),
+            source: INSPECTED.to_owned(),
+            licence: inspection.licence.clone(),
+            commit: inspection.commit.clone(),
+            stands_in: None,
+        }),
+        Answer::Asking => Err(Problem::ReadingModel(model.uri.clone())),
+        Answer::Unasked => in_catalogue(model, catalogue),
+        Answer::Failed(failure) => match in_catalogue(model, catalogue) {
+            Ok(known) => Ok(Known { stands_in: Some(failure.message.clone()), ..known }),
+            Err(_) => Err(Problem::NotRead { model: model.uri.clone(), failure: failure.clone() }),
+        },
+    }
+}
+
+fn in_catalogue(model: &Model, catalogue: &Catalogue) -> Result<Known, Problem> {
     let unknown = |missing: &str| Problem::UnknownModel {
         model: model.uri.clone(),
         missing: missing.to_owned(),
@@ -64,6 +98,8 @@ pub fn find(model: &Model, catalogue: &Catalogue) -> Result<Known, Problem> {
                 facts: entry.facts.clone(),
                 source: entry.source.clone(),
                 licence: Some(entry.licence.clone()),
+                commit: None,
+                stands_in: None,
             });
         }
     }

@@ -2,6 +2,7 @@
 //! what to do.
 
 use super::reason::Reason;
+use crate::models::Failure;
 
 /// Something that only the user can put right. What runs goes on untouched.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,6 +17,19 @@ pub enum Problem {
         model: String,
         /// What is missing.
         missing: String,
+    },
+    /// The model's own files are being read. It passes by itself.
+    #[error("the configuration and the headers of {0} are being read")]
+    ReadingModel(String),
+    /// The model's own files could not be read, and nobody else knows it.
+    #[error(
+        "what {model} is could not be read: {}; without it spec.model.facts is needed", failure.message
+    )]
+    NotRead {
+        /// The model's uri.
+        model: String,
+        /// Why not.
+        failure: Failure,
     },
     /// The facts contradict each other.
     #[error("spec.model.facts cannot be right: {0}")]
@@ -80,10 +94,17 @@ pub enum Problem {
 }
 
 impl Problem {
+    /// Whether it passes by itself.
+    pub fn passes(&self) -> bool {
+        matches!(self, Self::ReadingModel(_))
+    }
+
     /// The reason in conditions and events.
     pub fn reason(&self) -> Reason {
         match self {
             Self::UnknownModel { .. } => Reason::UnknownModel,
+            Self::ReadingModel(_) => Reason::ReadingModel,
+            Self::NotRead { failure, .. } => failure.reason.clone(),
             Self::InvalidFacts(_) => Reason::InvalidFacts,
             Self::InvalidModelUri(_) => Reason::InvalidModelUri,
             Self::UnsupportedFormat(_) => Reason::UnsupportedFormat,

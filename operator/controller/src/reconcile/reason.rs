@@ -44,6 +44,12 @@ reasons! {
     /// Every replica has a node, and none is further than downloading its model.
     Downloading => "Wait. `status.placements` says how far each is, the metrics \
                     `berth_replica_download_*` say it live.",
+    /// The model's configuration and the headers of its files are read from the hub: some ten kB, never
+    /// the weights.
+    ReadingModel => "Wait; the hub is given a minute.",
+    /// Only an event: the model's own files could not be read, and Berth's catalogue says what they hold.
+    CatalogueUsed => "Nothing must be done. The message says why they could not be read; `hub.inspect: false` \
+                      in Berth's chart has nobody asked.",
     /// Replicas get their pods.
     Placing => "Wait.",
     /// Replicas are brought to the newest revision, one at a time.
@@ -91,8 +97,9 @@ reasons! {
     /// No node of the cluster offers GPUs.
     NoGPUNodes => "Install the device plugin of your GPUs' vendor and its labeller (NVIDIA: GPU Feature \
                    Discovery; AMD: the node labeller).",
-    /// The model is neither in Berth's catalogue nor described in the manifest.
-    UnknownModel => "Give `spec.model.facts`, or `spec.model.files` for a GGUF repository.",
+    /// The model is not described in the manifest, its files tell nothing of it or nobody could be asked,
+    /// and it is not in Berth's catalogue.
+    UnknownModel => "See the message. Give `spec.model.facts`, or `spec.model.files` for a GGUF repository.",
     /// `spec.model.facts` contradicts itself.
     InvalidFacts => "Compare with the model's `config.json`.",
     /// `spec.model.uri` cannot be used.

@@ -27,7 +27,10 @@ use super::{
     facts,
     problem::Problem,
 };
-use crate::measured::notes::{self, Earlier};
+use crate::{
+    measured::notes::{self, Earlier},
+    models::{Answer, Question},
+};
 
 /// The longest context that Berth chooses by itself, in tokens.
 pub const DEFAULT_CONTEXT: u32 = 32_768;
@@ -73,6 +76,8 @@ pub struct Wish {
     pub canonical: Value,
     /// The model as Berth understood it.
     pub model: ModelSummary,
+    /// Why the model's own files could not be read, where the catalogue stands in for them.
+    pub stands_in: Option<String>,
     /// Contexts to try, the longest first.
     pub contexts: Vec<u32>,
     /// GPU counts to try, the preferred first.
@@ -111,11 +116,40 @@ struct Kept {
     startup_timeout_seconds: u32,
 }
 
-/// Resolves a spec.
+/// What a spec asks the hub about, if anything. An edit that does not touch the model asks about what
+/// serves.
+pub fn question(spec: &LLMDeploymentSpec, serving: Option<&Serving<'_>>) -> Option<Question> {
+    if spec.model.facts.is_some() || spec.model.secret_ref.is_some() {
+        return None;
+    }
+    let kept = serving.filter(|old| same(old.spec, &canonical(spec), "/model"));
+    let source = match kept {
+        Some(old) => old.template.source.clone(),
+        None => ModelSource::parse(&spec.model).ok()?,
+    };
+    let ModelSource::Hub { repository, revision, files } = source else { return None };
+    let engine = spec.engine.as_ref().and_then(|engine| engine.type_);
+    let engine = engine
+        .unwrap_or_else(|| engine::default_engine(&spec.model.uri, spec.model.files.as_deref()));
+    let gguf = files.is_none() && engine == EngineType::LlamaCpp;
+    Some(Question { repository, revision, files, gguf })
+}
+
+/// Resolves a spec with nobody to ask about its model.
 pub fn resolve(
     deployment: &LLMDeployment,
     defaults: &Defaults,
     serving: Option<&Serving<'_>>,
+) -> Result<Wish, Problem> {
+    resolve_with(deployment, defaults, serving, &Answer::Unasked)
+}
+
+/// Resolves a spec, given the answer to its [`question`].
+pub fn resolve_with(
+    deployment: &LLMDeployment,
+    defaults: &Defaults,
+    serving: Option<&Serving<'_>>,
+    answer: &Answer,
 ) -> Result<Wish, Problem> {
     let spec = &deployment.spec;
     let now = canonical(spec);
@@ -124,7 +158,11 @@ pub fn resolve(
     };
     let source = ModelSource::parse(&spec.model)
         .map_err(|error| Problem::InvalidModelUri(error.to_string()))?;
-    let known = facts::find(&spec.model, &defaults.catalogue)?;
+    let known = facts::find_with(&spec.model, &defaults.catalogue, answer)?;
+    let source = match kept(&["/model"]) {
+        Some(old) => old.template.source.clone(),
+        None => source.at(known.commit.as_deref()),
+    };
     let asked = spec.engine.clone().unwrap_or_default();
     let engine = asked
         .type_
@@ -182,7 +220,8 @@ pub fn resolve(
         startup_timeout_seconds: old.template.startup_timeout_seconds,
     });
     let wish = Wish {
-        model: known.summary(spec),
+        model: ModelSummary { commit: pinned(&source, spec), ..known.summary(spec) },
+        stands_in: known.stands_in,
         canonical: now,
         contexts,
         degrees,
@@ -328,7 +367,10 @@ impl Wish {
         offers
             && candidate.is_ok_and(|candidate| {
                 let (estimate, measured) = (serving.estimate.clone(), serving.measured.clone());
-                Template { estimate, measured, ..candidate } == *serving
+                // The same files weigh the same, whoever counted.
+                let same = candidate.source == serving.source;
+                let weight_bytes = if same { serving.weight_bytes } else { candidate.weight_bytes };
+                Template { estimate, measured, weight_bytes, ..candidate } == *serving
             })
     }
 
@@ -438,6 +480,13 @@ fn frozen(estimate: &berth_vram::Estimate, basis: String) -> Estimate {
         kv_bytes_per_token: estimate.kv_bytes_per_token,
         basis,
     }
+}
+
+/// The commit that Berth chose for a branch or a tag.
+pub fn pinned(source: &ModelSource, spec: &LLMDeploymentSpec) -> Option<String> {
+    let ModelSource::Hub { revision, .. } = source else { return None };
+    let asked = spec.model.revision.as_deref().unwrap_or("main");
+    (revision != asked).then(|| revision.clone())
 }
 
 /// The priority class of a spec's pods.

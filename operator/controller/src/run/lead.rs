@@ -20,7 +20,9 @@ use kube::{
 };
 use tokio::sync::{Notify, watch};
 
-use super::{Refresh, STOP_WITHIN, Tasks, ask::Asking, failures::Failures, follow, named, stores};
+use super::{
+    Refresh, STOP_WITHIN, Tasks, ask::Asking, failures::Failures, follow, learn, named, stores,
+};
 use crate::{
     args::Args,
     cache::tend::tend,
@@ -89,6 +91,7 @@ pub async fn lead(leader: Leader) -> anyhow::Result<()> {
         );
         tasks.spawn(named("the watch of volumes", following));
     }
+    let (library, reader) = learn::library(&args, &site)?;
     let prices_changed = Arc::new(Notify::new());
     let context = Arc::new(Context {
         stores: stores::stores(&client, &world, &watches, &mut tasks, &prices_changed),
@@ -99,6 +102,7 @@ pub async fn lead(leader: Leader) -> anyhow::Result<()> {
         writer,
         defaults,
         site,
+        library,
     });
 
     tracing::info!("filling the caches");
@@ -107,6 +111,7 @@ pub async fn lead(leader: Leader) -> anyhow::Result<()> {
         _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
         Some(ended) = tasks.join_next() => bail!("{} ended", ended?),
     }
+    learn::remember(&context, &args.namespace).await?;
     tracing::info!("every cache is synced; reconciling");
 
     let controller = Controller::new(Api::<Guarded>::all(client), config(None))
@@ -127,6 +132,7 @@ pub async fn lead(leader: Leader) -> anyhow::Result<()> {
     if let Some(cache) = cache {
         tasks.spawn(named("tending caches", tend(Arc::clone(&context), cache)));
     }
+    learn::start(reader, &context, &args.namespace, &mut tasks);
     follow::cost(&context, &deployments, &refresh, &mut tasks);
     let asking = Asking::start(&context, &deployments, args.scrape_interval, &mut tasks);
     ready.send_replace(true);

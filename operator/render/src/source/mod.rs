@@ -92,6 +92,17 @@ impl ModelSource {
         source.ok_or_else(|| ParseError::Form { uri: uri.to_owned(), form })
     }
 
+    /// The same at that commit, where it is on the hub and the commit is known.
+    #[must_use]
+    pub fn at(self, commit: Option<&str>) -> Self {
+        match (self, commit) {
+            (Self::Hub { repository, files, .. }, Some(commit)) => {
+                Self::Hub { repository, revision: commit.to_owned(), files }
+            }
+            (other, _) => other,
+        }
+    }
+
     /// One file of many, by name or pattern, as the spec gives it.
     pub fn files(&self) -> Option<&str> {
         match self {

@@ -40,7 +40,7 @@ pub fn facts(seen: &Seen<'_>, tally: &Tally, before: &LLMDeploymentStatus) -> Ve
         }
         None => (false, (Reason::NoReplicaFails, "no replica fails".to_owned())),
     };
-    let stalled = seen.problem.is_some() || never;
+    let stalled = seen.problem.is_some_and(|problem| !problem.passes()) || never;
     let progressing = if complete {
         (Reason::Complete, "nothing is left to do".to_owned())
     } else {
