@@ -128,7 +128,7 @@ impl Subject {
             ..Self::new(variant, known.source, known.licence)
         };
         if let Some(type_) = asked.type_ {
-            subject.serve_by(facts::engine(type_))?;
+            subject.serve_by(berth_render::engine::estimated(type_))?;
         }
         Ok(subject)
     }

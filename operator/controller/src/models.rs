@@ -40,6 +40,11 @@ impl Question {
         Self { revision: revision.to_owned(), ..self.clone() }
     }
 
+    /// Whether it is the other's question about whatever revision.
+    pub fn is_about(&self, other: &Self) -> bool {
+        (&self.repository, &self.files, self.gguf) == (&other.repository, &other.files, other.gguf)
+    }
+
     /// Whether the revision names one commit, whose files never change.
     pub fn is_pinned(&self) -> bool {
         matches!(self.revision.len(), 40 | 64)

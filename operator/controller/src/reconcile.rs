@@ -21,6 +21,7 @@ pub mod reason;
 pub mod report;
 pub mod resolve;
 pub mod revisions;
+pub mod wish;
 
 use std::{
     cell::Cell,
@@ -63,8 +64,9 @@ use events::Events;
 use placing::Misfit;
 use problem::Problem;
 use reason::Reason;
-use resolve::{Defaults, Serving, Wish, priority_class, resolve_with};
+use resolve::{Defaults, Serving, priority_class, resolve_with};
 use revisions::{Revision, Target};
+use wish::Wish;
 
 /// When an object that the API server refused is tried again.
 const REFUSED_AGAIN: Duration = Duration::from_secs(30);

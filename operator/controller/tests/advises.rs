@@ -13,11 +13,12 @@ use berth_operator::reconcile::{
     placing::{Misfit, Placed, Terms, place_first},
     problem::Problem,
     report::misfit_message,
-    resolve::{Wish, resolve},
+    resolve::resolve,
+    wish::Wish,
 };
-use berth_planner::{Fleet, NodeName, Occupant, OccupantId, Overlay, Owner, PodKey, Resources};
+use berth_planner::{Fleet, Overlay, Owner};
 use berth_units::{Bytes, MilliCpu};
-use common::{defaults, deployment, fleet, need, node, site};
+use common::{defaults, deployment, fleet, need, node, occupy, site};
 use proptest::{prelude::*, sample::select};
 use serde_json::{Value, json};
 
@@ -60,19 +61,6 @@ fn advised(fleet: &Fleet, spec: &LLMDeploymentSpec) -> Misfit {
 
 fn texts(fleet: &Fleet, asked: Value) -> Vec<String> {
     advised(fleet, &spec(asked)).would_fit.iter().map(Advice::text).collect()
-}
-
-fn occupy(fleet: &mut Fleet, node: &str, gpus: u32) {
-    let uid = format!("uid-{node}");
-    fleet.upsert_occupant(Occupant {
-        id: OccupantId::from(uid.as_str()),
-        pod: PodKey::new("other", uid.as_str()),
-        node: NodeName::from(node),
-        gpus,
-        resources: Resources::default(),
-        cache: None,
-        owner: Owner::Foreign,
-    });
 }
 
 #[test]
@@ -140,7 +128,7 @@ fn the_time_that_advice_takes() {
     let mut full = fleet((0..1_000).map(|index| {
         node(&format!("gpu-{index:04}"), "NVIDIA-H100-80GB-HBM3", 8, Bytes::mib(81_559))
     }));
-    (0..1_000).for_each(|index| occupy(&mut full, &format!("gpu-{index:04}"), 7));
+    (0..1_000).for_each(|index| occupy(&mut full, &format!("gpu-{index:04}"), 7, Owner::Foreign));
     for model in ["meta-llama/Llama-3.1-70B-Instruct", "deepseek-ai/DeepSeek-R1"] {
         let asked = spec(json!({"model": {"uri": format!("hf://{model}")}, "gpu": {"count": 8}}));
         let started = Instant::now();
@@ -158,7 +146,7 @@ fn any_fleet() -> impl Strategy<Value = Fleet> {
             let mut node = node(&name, product, count, Bytes::mib(mib));
             node.allocatable.cpu = MilliCpu::cores(cores);
             built.upsert_node(node);
-            occupy(&mut built, &name, taken.min(count));
+            occupy(&mut built, &name, taken.min(count), Owner::Foreign);
         }
         built
     })

@@ -1,5 +1,7 @@
 //! What replicas need next, case by case.
 
+mod common;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -9,41 +11,26 @@ use std::{
 use berth_crds::llm_deployment::{ReplicaPhase, ReplicaPlacement};
 use berth_operator::{
     reconcile::intend::{DeleteReason, Intent, Need, Wanted, intend},
-    world::pod::{Learnt, Progress, Replica},
+    world::pod::{Progress, Replica},
 };
-use berth_planner::{DeploymentId, NodeName, PodKey};
-use berth_units::Bytes;
+use berth_planner::{NodeName, PodKey};
+use common::replica;
 
 const NOW: i64 = 10_000;
 const READY: Progress = Progress::Ready { since: NOW - 100 };
 const UNBOUND: Progress = Progress::Unbound { since: NOW - 5, message: None };
 
 /// A pod whose name and UID spell what it is.
-fn pod(revision: &str, replica: u32, attempt: u32, progress: Progress) -> Arc<Replica> {
-    let name = format!("llm-{revision}-{replica}-0-{attempt}");
+fn pod(revision: &str, number: u32, attempt: u32, progress: Progress) -> Arc<Replica> {
+    let name = format!("llm-{revision}-{number}-0-{attempt}");
     Arc::new(Replica {
         key: PodKey::new("team", name.clone()),
         uid: format!("uid-{name}"),
-        deployment: DeploymentId::new("team", "llm", "owner"),
-        revision: revision.to_owned(),
-        replica,
         attempt,
-        node: NodeName::from(format!("gpu-{replica}")),
-        claim: berth_render::Claim {
-            gpus: 1,
-            bytes_per_gpu: Bytes::gib(75),
-            total_per_gpu: Bytes::ZERO,
-            product: "H100".to_owned(),
-            cache: None,
-        },
-        replaces: None,
+        node: NodeName::from(format!("gpu-{number}")),
         progress,
-        deleting: false,
-        gone_by: None,
-        address: None,
-        restarts: 0,
         created: NOW - 1000 + i64::from(attempt),
-        learnt: Learnt::default(),
+        ..replica(revision, number)
     })
 }
 

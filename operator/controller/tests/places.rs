@@ -12,13 +12,11 @@ use berth_operator::{
         report::{misfit_message, misfit_reason},
         resolve::resolve,
     },
-    world::pod::{Learnt, Progress, Replica},
+    world::pod::Replica,
 };
-use berth_planner::{
-    Claim, DeploymentId, Fleet, NodeName, Occupant, OccupantId, Overlay, Owner, PodKey, Resources,
-};
+use berth_planner::{Claim, DeploymentId, Fleet, NodeName, Overlay, Owner, PodKey};
 use berth_units::Bytes;
-use common::{defaults, deployment, fleet, need, node, site};
+use common::{defaults, deployment, fleet, need, node, occupy, replica, site};
 use serde_json::{Value, json};
 
 const H100: Bytes = Bytes::mib(81_559);
@@ -28,19 +26,6 @@ fn place(fleet: &Fleet, spec: Value) -> Result<Placed, Box<Misfit>> {
     let site = site();
     let terms = Terms::new("team", &site, &Placement::default(), BTreeMap::new());
     place_first(&Overlay::new(fleet), &wish, &need(), &terms)
-}
-
-fn occupy(fleet: &mut Fleet, node: &str, gpus: u32, owner: Owner) {
-    let uid = format!("uid-{node}-{gpus}");
-    fleet.upsert_occupant(Occupant {
-        id: OccupantId::from(uid.as_str()),
-        pod: PodKey::new("other", uid.as_str()),
-        node: NodeName::from(node),
-        gpus,
-        resources: Resources::default(),
-        cache: None,
-        owner,
-    });
 }
 
 #[test]
@@ -138,29 +123,12 @@ fn on_a_full_fleet_a_new_revision_takes_the_place_of_the_old_one() {
         vram_per_gpu: H100,
     };
     occupy(&mut fleet, "gpu-1", 1, Owner::Ours(claim));
+    let name = "uid-gpu-1-1".to_owned();
     let old = Replica {
-        key: PodKey::new("other", "uid-gpu-1-1"),
-        uid: "uid-gpu-1-1".to_owned(),
+        key: PodKey::new("other", name.clone()),
+        uid: name,
         deployment: id,
-        revision: "old".to_owned(),
-        replica: 0,
-        attempt: 0,
-        node: NodeName::from("gpu-1"),
-        claim: berth_render::Claim {
-            gpus: 1,
-            bytes_per_gpu: H100,
-            total_per_gpu: Bytes::ZERO,
-            product: String::new(),
-            cache: None,
-        },
-        replaces: None,
-        progress: Progress::Ready { since: 0 },
-        deleting: false,
-        gone_by: None,
-        address: None,
-        restarts: 0,
-        created: 0,
-        learnt: Learnt::default(),
+        ..replica("old", 0)
     };
     let spec = json!({"model": {"uri": "hf://Qwen/Qwen2.5-7B-Instruct"}});
     let wish = resolve(&deployment(spec), &defaults(), None).unwrap();

@@ -11,7 +11,8 @@ use berth_operator::{
         canonical::canonical,
         problem::Problem,
         reason::Reason,
-        resolve::{Serving, Wish, question, resolve, resolve_with},
+        resolve::{Serving, question, resolve, resolve_with},
+        wish::Wish,
     },
 };
 use berth_render::{ModelSource, Template, revision::hash};

@@ -12,7 +12,8 @@ use berth_operator::{
     measured::notes::{Note, Notes, earlier, next, subject, tag},
     reconcile::{
         placing::{Terms, place_first},
-        resolve::{Serving, Wish, resolve},
+        resolve::{Serving, resolve},
+        wish::Wish,
     },
     world::pod::{Learnt, Replica},
 };

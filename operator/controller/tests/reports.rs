@@ -16,12 +16,12 @@ use berth_operator::{
         report::{Seen, report},
         resolve::resolve,
     },
-    world::pod::{Learnt, Progress, Replica, Trouble},
+    world::pod::{Progress, Replica, Trouble},
 };
-use berth_planner::{DeploymentId, NodeName, Overlay, PodKey};
+use berth_planner::Overlay;
 use berth_render::Template;
 use berth_units::Bytes;
-use common::{defaults, deployment, fleet, need, node, site};
+use common::{defaults, deployment, fleet, need, node, replica, site};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
@@ -36,32 +36,8 @@ fn template() -> Template {
     wish.template(wish.contexts[0], 1, wish.vendors[0]).unwrap()
 }
 
-fn pod(revision: &str, replica: u32, progress: Progress) -> Arc<Replica> {
-    let name = format!("llm-{revision}-{replica}-0-0");
-    Arc::new(Replica {
-        key: PodKey::new("team", name.clone()),
-        uid: name,
-        deployment: DeploymentId::new("team", "llm", "owner"),
-        revision: revision.to_owned(),
-        replica,
-        attempt: 0,
-        node: NodeName::from("gpu-1"),
-        claim: berth_render::Claim {
-            gpus: 1,
-            bytes_per_gpu: Bytes::gib(75),
-            total_per_gpu: Bytes::ZERO,
-            product: "H100".to_owned(),
-            cache: None,
-        },
-        replaces: None,
-        progress,
-        address: None,
-        restarts: 0,
-        deleting: false,
-        gone_by: None,
-        created: 0,
-        learnt: Learnt::default(),
-    })
+fn pod(revision: &str, number: u32, progress: Progress) -> Arc<Replica> {
+    Arc::new(Replica { progress, ..replica(revision, number) })
 }
 
 fn misfit() -> Misfit {

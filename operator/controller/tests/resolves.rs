@@ -6,7 +6,8 @@ use berth_crds::llm_deployment::{EngineType, Vendor};
 use berth_operator::reconcile::{
     canonical::canonical,
     problem::Problem,
-    resolve::{Serving, Wish, resolve},
+    resolve::{Serving, resolve},
+    wish::Wish,
 };
 use berth_render::Template;
 use common::{defaults, deployment};

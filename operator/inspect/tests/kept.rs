@@ -162,8 +162,8 @@ fn it_stays_short_enough_to_be_kept() {
     assert!(matches!(long.to_json(), Err(InspectionError::Long(_))));
     let run = |layers| LayerRun { layers, ..LayerRun::default() };
     // Each layer unlike its neighbours, twice as many as any model has.
-    let layers = (0..256_u64).map(|at| LayerRun {
-        bytes: Classes {
+    let layers = (0..256_u64).map(|at| {
+        let classes = Classes {
             attention: at,
             dense: u64::MAX,
             experts: u64::MAX,
@@ -171,17 +171,8 @@ fn it_stays_short_enough_to_be_kept() {
             latent_projection: u64::MAX,
             replicated: u64::MAX,
             ..Classes::default()
-        },
-        parameters: Classes {
-            attention: at,
-            dense: u64::MAX,
-            experts: u64::MAX,
-            kv_projection: u64::MAX,
-            latent_projection: u64::MAX,
-            replicated: u64::MAX,
-            ..Classes::default()
-        },
-        ..run(1)
+        };
+        LayerRun { bytes: classes, parameters: classes, ..run(1) }
     });
     let tensors = Tensors { layers: layers.collect(), outside: run(1), ..Tensors::default() };
     let facts = ModelFacts { tensors: Some(tensors), ..small().facts };

@@ -40,7 +40,7 @@ pub use name::{CacheKey, DeploymentId, NodeName, OccupantId, PodKey};
 pub use node::{Free, Gpus, Node, Resources, Vendor, usable};
 pub use occupant::{Assumed, Claim, Occupant, Owner, Taken};
 pub use overlay::{NodeState, Overlay, View};
-pub use place::{Placement, Score, best, could_ever, place, place_all};
+pub use place::{Placement, Score, best, could_ever, place, place_all, refusal};
 pub use reason::RefusalReason;
 pub use refusal::{NearMiss, Refusal, RefusedNodes};
 pub use request::{Request, Strategy};

@@ -59,16 +59,18 @@ pub struct Score {
 
 /// The best node for `request`, or why there is none. Changes nothing.
 pub fn place(view: &impl View, request: &Request) -> Result<Placement, Refusal> {
-    if let Some(placement) = best(view, request) {
-        return Ok(placement);
-    }
+    best(view, request).ok_or_else(|| refusal(view, request))
+}
+
+/// Why no node will do, where [`best`] finds none.
+pub fn refusal(view: &impl View, request: &Request) -> Refusal {
     let mut refusals = Collector::new(request);
     for state in view.states() {
         if let Some(reason) = judge::refused(&state, request) {
             refusals.add(state, reason);
         }
     }
-    Err(refusals.finish())
+    refusals.finish()
 }
 
 /// Whether `request` could fit if nobody held anything, nothing lay in the caches, and every node

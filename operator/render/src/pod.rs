@@ -345,7 +345,8 @@ fn environment(template: &Template, engine: &dyn Engine, claim: &Claim) -> Vec<E
     // What is handed over comes first: later variables may refer to it.
     let told = engine.handed_over(template, claim).into_iter().chain(engine.env());
     let ours = told.map(|(name, value)| plain(name, &value));
-    let fixed = |name: &str| !engine.overridable().contains(&name);
+    let overridable = engine.overridable();
+    let fixed = |name: &str| !overridable.contains(&name);
     let mut env: Vec<EnvVar> = ours
         .filter(|ours| fixed(&ours.name) || !users.iter().any(|user| user.name == ours.name))
         .collect();

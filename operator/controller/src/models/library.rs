@@ -204,8 +204,7 @@ impl State {
         if let Some(entry) = self.entries.get(question) {
             return Some((i64::MAX, entry));
         }
-        let about = |entry: &&Entry| entry.question.at(&question.revision) == *question;
-        let of_branch = self.entries.values().filter(about);
+        let of_branch = self.entries.values().filter(|entry| entry.question.is_about(question));
         of_branch
             .filter_map(|entry| Some((*entry.branches.get(&question.revision)?, entry)))
             .max_by_key(|(seen, _)| *seen)

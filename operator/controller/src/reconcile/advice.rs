@@ -23,7 +23,8 @@ use super::{
     intend::Need,
     placing::{Misfit, Placed, Terms, try_first},
     problem::Problem,
-    resolve::{MOST_GPUS, Wish},
+    resolve::MOST_GPUS,
+    wish::Wish,
 };
 
 /// The most that is advised at once.
@@ -191,7 +192,7 @@ fn variants(trial: &Trial<'_>, wish: &Wish) -> Vec<Variant> {
     let known = Variant {
         name: repository.to_owned(),
         facts: wish.facts().clone(),
-        engine: facts::engine(wish.engine()),
+        engine: berth_render::engine::estimated(wish.engine()),
     };
     let mut others = others(trial.catalogue, &known);
     others.retain(|other| other.facts.quantization.bits() < known.facts.quantization.bits());
@@ -291,7 +292,7 @@ impl Room for Fleet<'_> {
     fn smaller_cache(&self) -> Option<KvDtype> {
         let asked = self.trial.spec.engine.as_ref().and_then(|engine| engine.kv_cache_dtype);
         let now = facts::kv_dtype(asked.unwrap_or(KvCacheDtype::Auto));
-        is_wide(now).then(|| smaller(facts::engine(self.wish.engine())))
+        is_wide(now).then(|| smaller(berth_render::engine::estimated(self.wish.engine())))
     }
 
     /// Where the count is left to Berth, all of them were tried.

@@ -25,9 +25,10 @@ use super::{
     problem::Problem,
     reading,
     reason::Reason,
-    resolve::{Serving, Wish, priority_class},
+    resolve::{Serving, priority_class},
     revisions::{Target, kept},
     sooner, wish,
+    wish::Wish,
 };
 use crate::{
     cache::shelves::cache_key,

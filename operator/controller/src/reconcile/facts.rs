@@ -3,10 +3,10 @@
 
 use berth_crds::{
     LLMDeploymentSpec,
-    llm_deployment::{self as api, EngineType, Facts, KvCacheDtype, Model, ModelSummary},
+    llm_deployment::{self as api, Facts, KvCacheDtype, Model, ModelSummary},
 };
 use berth_vram::{
-    Catalogue, Engine, GgufType, KvDtype, Mla, ModelFacts, Moe, Quantization, Recurrent, Window,
+    Catalogue, GgufType, KvDtype, Mla, ModelFacts, Moe, Quantization, Recurrent, Window,
     parameters, weights,
 };
 
@@ -181,16 +181,6 @@ fn quantization(facts: &Facts, files: Option<&str>) -> Result<Quantization, Prob
             Quantization::Gguf(type_)
         }
     })
-}
-
-/// The engine in the estimator's words.
-pub fn engine(engine: EngineType) -> Engine {
-    match engine {
-        EngineType::VLLM => Engine::Vllm,
-        EngineType::SGLang => Engine::Sglang,
-        EngineType::LlamaCpp => Engine::LlamaCpp,
-        EngineType::Custom => Engine::Custom,
-    }
 }
 
 /// The vendor in the estimator's words.

@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 use berth_crds::llm_deployment::{Placement as Asked, Strategy, Toleration, Vendor};
 use berth_planner::{
     CacheNeed, Gpus, NodeName, OccupantId, Overlay, Placement, Refusal, Request, Resources, best,
-    could_ever, place,
+    could_ever, refusal,
 };
 use berth_render::{CachedModel, Site, Template, revision::hash, vendor};
 
-use super::{advice::Advice, intend::Need, resolve::Wish};
+use super::{advice::Advice, intend::Need, wish::Wish};
 use crate::cache::shelves::cache_key;
 
 /// Where one missing pod goes.
@@ -43,6 +43,13 @@ pub struct Misfit {
 }
 
 impl Misfit {
+    /// A request that finds no node.
+    fn of(overlay: &Overlay<'_>, request: Request) -> Box<Self> {
+        let refusal = refusal(overlay, &request);
+        let ever = could_ever(overlay.fleet(), &request).is_ok();
+        Box::new(Self { request, refusal, ever, would_fit: Vec::new() })
+    }
+
     /// The model offers no way to be split that could be tried.
     fn nothing_tried() -> Box<Self> {
         let refusal = Refusal { reasons: Vec::new(), nearest: None };
@@ -85,17 +92,14 @@ pub fn place_frozen(
     terms: &Terms<'_>,
 ) -> Result<Placed, Box<Misfit>> {
     let request = request(template, need, terms);
-    match fit(overlay, &request, need) {
-        Ok((placement, in_place)) => Ok(Placed {
+    match find(overlay, &request, need) {
+        Some((placement, in_place)) => Ok(Placed {
             revision: revision.to_owned(),
             template: template.clone(),
             placement,
             in_place,
         }),
-        Err(refusal) => {
-            let ever = could_ever(overlay.fleet(), &request).is_ok();
-            Err(Box::new(Misfit { request, refusal, ever, would_fit: Vec::new() }))
-        }
+        None => Err(Misfit::of(overlay, request)),
     }
 }
 
@@ -107,21 +111,11 @@ pub fn place_first(
     need: &Need,
     terms: &Terms<'_>,
 ) -> Result<Placed, Box<Misfit>> {
-    let mut first = None;
-    for &context in &wish.contexts {
-        match at_context(overlay, wish, context, need, terms) {
-            Ok(placed) => return Ok(placed),
-            Err(misfit) if misfit.ever => return Err(misfit),
-            Err(misfit) => {
-                first.get_or_insert(misfit);
-            }
-        }
-    }
-    Err(first.unwrap_or_else(Misfit::nothing_tried))
+    try_first(overlay, wish, need, terms).ok_or_else(|| nearest(overlay, wish, need, terms))
 }
 
-/// Where [`place_first`] would place, without the reasons where it would not: for trying edits, of which
-/// most do not help.
+/// Where [`place_first`] places, without the reasons where it does not. Each context on all GPU counts
+/// and vendors: the fewest GPUs that are free now, and of the vendors the better fit.
 pub fn try_first(
     overlay: &Overlay<'_>,
     wish: &Wish,
@@ -231,37 +225,32 @@ fn toleration(toleration: &Toleration) -> berth_planner::Toleration {
     }
 }
 
-/// One context on all GPU counts and vendors: the fewest GPUs that are free now, and of the vendors
-/// the better fit. Failing that, the misfit of the fewest GPUs that a node could ever offer.
-fn at_context(
+/// What to tell of a wish that goes nowhere: the misfit at the longest context that a node could ever
+/// offer, else at the longest of all.
+fn nearest(overlay: &Overlay<'_>, wish: &Wish, need: &Need, terms: &Terms<'_>) -> Box<Misfit> {
+    let mut longest = None;
+    for &context in &wish.contexts {
+        let misfit = nearest_at(overlay, wish, context, need, terms);
+        if misfit.ever {
+            return misfit;
+        }
+        longest.get_or_insert(misfit);
+    }
+    longest.unwrap_or_else(Misfit::nothing_tried)
+}
+
+/// Of the misfits at one context that of the fewest GPUs that a node could ever offer.
+fn nearest_at(
     overlay: &Overlay<'_>,
     wish: &Wish,
     context: u32,
     need: &Need,
     terms: &Terms<'_>,
-) -> Result<Placed, Box<Misfit>> {
-    let mut misfits: Vec<Box<Misfit>> = Vec::new();
-    for &gpus in &wish.degrees {
-        let mut best: Option<Placed> = None;
-        for &vendor in &wish.vendors {
-            let Ok(template) = wish.template(context, gpus, vendor) else { continue };
-            match place_frozen(overlay, (&hash(&template), &template), need, terms) {
-                Ok(placed) => {
-                    let better = best.as_ref().is_none_or(|best| {
-                        (placed.in_place, placed.placement.score)
-                            < (best.in_place, best.placement.score)
-                    });
-                    if better {
-                        best = Some(placed);
-                    }
-                }
-                Err(misfit) => misfits.push(misfit),
-            }
-        }
-        if let Some(best) = best {
-            return Ok(best);
-        }
-    }
+) -> Box<Misfit> {
+    let all = wish.degrees.iter().flat_map(|gpus| wish.vendors.iter().map(move |by| (*gpus, *by)));
+    let templates = all.filter_map(|(gpus, vendor)| wish.template(context, gpus, vendor).ok());
+    let mut misfits: Vec<Box<Misfit>> =
+        templates.map(|template| Misfit::of(overlay, request(&template, need, terms))).collect();
     let first_ever = misfits.iter().position(|misfit| misfit.ever);
     let nearest = first_ever.or_else(|| {
         // Nothing ever fits: tell of the most GPUs that a node has, where each needs the least.
@@ -271,10 +260,10 @@ fn at_context(
         };
         (0..misfits.len()).rev().max_by_key(|&index| nearness(&misfits[index]))
     });
-    Err(match nearest {
+    match nearest {
         Some(index) => misfits.swap_remove(index),
         None => Misfit::nothing_tried(),
-    })
+    }
 }
 
 /// The most GPUs that one node has of the vendor and products asked for.
@@ -289,17 +278,6 @@ fn most_gpus(overlay: &Overlay<'_>, request: &Request) -> i64 {
 }
 
 /// Beside free GPUs, or failing that in place of the pod that is to be replaced.
-fn fit(
-    overlay: &Overlay<'_>,
-    request: &Request,
-    need: &Need,
-) -> Result<(Placement, bool), Refusal> {
-    match find(overlay, request, need) {
-        Some(found) => Ok(found),
-        None => place(overlay, request).map(|placement| (placement, false)),
-    }
-}
-
 fn find(overlay: &Overlay<'_>, request: &Request, need: &Need) -> Option<(Placement, bool)> {
     if let Some(placement) = best(overlay, request) {
         return Some((placement, false));

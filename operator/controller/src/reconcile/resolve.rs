@@ -8,29 +8,23 @@ use std::collections::BTreeMap;
 
 use berth_crds::{
     LLMDeployment, LLMDeploymentSpec,
-    llm_deployment::{Engine, EngineType, KvCacheDtype, ModelSummary, Vendor, WritableDirectory},
+    llm_deployment::{Engine, EngineType, ModelSummary, Vendor, WritableDirectory},
 };
 use berth_render::{
-    CustomServer, EngineTemplate, Estimate, ModelSource, OwnDirectory, Resources, Template,
+    CustomServer, ModelSource, OwnDirectory, Template,
     engine::{self, Format},
-    resources, startup_timeout,
 };
 use berth_units::Bytes;
-use berth_vram::{
-    Basis, Catalogue, EstimateError, ModelFacts, Parallelism, Quantization, Trust, Version,
-    Workload, estimate, tensor_degrees,
-};
+use berth_vram::{Catalogue, EstimateError, ModelFacts, Quantization, Workload, tensor_degrees};
 use serde_json::Value;
 
 use super::{
     canonical::{canonical, same},
     facts,
     problem::Problem,
+    wish::{Kept, Stated, Wish},
 };
-use crate::{
-    measured::notes::{self, Earlier},
-    models::{Answer, Question},
-};
+use crate::models::{Answer, Question};
 
 /// The longest context that Berth chooses by itself, in tokens.
 pub const DEFAULT_CONTEXT: u32 = 32_768;
@@ -42,8 +36,6 @@ pub const MOST_GPUS: u32 = 16;
 const MAX_NUM_SEQS: u32 = 256;
 /// vLLM's `--max-num-batched-tokens`, pinned likewise.
 const MAX_NUM_BATCHED_TOKENS: u32 = 8_192;
-/// How long a pod may go on with its requests when it is stopped.
-const SHUTDOWN_GRACE_SECONDS: u32 = 60;
 /// Vendors to try where the spec names none.
 const VENDORS: [Vendor; 2] = [Vendor::NVIDIA, Vendor::AMD];
 /// The class of pods that name none.
@@ -69,53 +61,6 @@ pub struct Serving<'a> {
     pub template: &'a Template,
 }
 
-/// What is to run, but for the choices that need the fleet.
-#[derive(Clone, Debug)]
-pub struct Wish {
-    /// The spec it was made from.
-    pub canonical: Value,
-    /// The model as Berth understood it.
-    pub model: ModelSummary,
-    /// Why the model's own files could not be read, where the catalogue stands in for them.
-    pub stands_in: Option<String>,
-    /// Contexts to try, the longest first.
-    pub contexts: Vec<u32>,
-    /// GPU counts to try, the preferred first.
-    pub degrees: Vec<u32>,
-    /// Vendors to try.
-    pub vendors: Vec<Vendor>,
-    spec: LLMDeploymentSpec,
-    source: ModelSource,
-    facts: ModelFacts,
-    workload: Workload,
-    engine: EngineType,
-    images: BTreeMap<Vendor, String>,
-    custom: Option<CustomServer>,
-    stated: Stated,
-    runtime_classes: BTreeMap<Vendor, String>,
-    kept: Option<Kept>,
-    /// What engines told of it, by GPU count and vendor.
-    earlier: BTreeMap<(u32, Vendor), Vec<Earlier>>,
-}
-
-/// Where an engine's version comes from.
-#[derive(Clone, Copy, Debug)]
-enum Stated {
-    /// The tag of the image.
-    ByImage,
-    /// The serving revision, whose image is kept. `None` where it is older than fractions that follow
-    /// from the claim: its engine is told a fixed one.
-    Before(Option<Version>),
-}
-
-/// Derived figures of the serving revision that the edit does not touch.
-#[derive(Clone, Debug)]
-struct Kept {
-    gpus: u32,
-    resources: Resources,
-    startup_timeout_seconds: u32,
-}
-
 /// What a spec asks the hub about, if anything. An edit that does not touch the model asks about what
 /// serves.
 pub fn question(spec: &LLMDeploymentSpec, serving: Option<&Serving<'_>>) -> Option<Question> {
@@ -128,10 +73,7 @@ pub fn question(spec: &LLMDeploymentSpec, serving: Option<&Serving<'_>>) -> Opti
         None => ModelSource::parse(&spec.model).ok()?,
     };
     let ModelSource::Hub { repository, revision, files } = source else { return None };
-    let engine = spec.engine.as_ref().and_then(|engine| engine.type_);
-    let engine = engine
-        .unwrap_or_else(|| engine::default_engine(&spec.model.uri, spec.model.files.as_deref()));
-    let gguf = files.is_none() && engine == EngineType::LlamaCpp;
+    let gguf = files.is_none() && engine_of(spec) == EngineType::LlamaCpp;
     Some(Question { repository, revision, files, gguf })
 }
 
@@ -164,9 +106,7 @@ pub fn resolve_with(
         None => source.at(known.commit.as_deref()),
     };
     let asked = spec.engine.clone().unwrap_or_default();
-    let engine = asked
-        .type_
-        .unwrap_or_else(|| engine::default_engine(&spec.model.uri, spec.model.files.as_deref()));
+    let engine = engine_of(spec);
     let gguf = matches!(known.facts.quantization, Quantization::Gguf(_));
     let format = if gguf { Format::Gguf } else { Format::Safetensors };
     if !engine::serves(engine, format) {
@@ -193,20 +133,19 @@ pub fn resolve_with(
         max_num_seqs: batching.map_or(MAX_NUM_SEQS, |old| old.max_num_seqs).max(max_concurrency),
         max_num_batched_tokens: batching
             .map_or(MAX_NUM_BATCHED_TOKENS, |old| old.max_num_batched_tokens),
-        ..Workload::new(facts::engine(engine), LEAST_CONTEXT, max_concurrency)
+        ..Workload::new(engine::estimated(engine), LEAST_CONTEXT, max_concurrency)
     };
     let vendors = vendors(spec, kept(&["/gpu"]).map(|old| old.template.vendor));
+    let image_kept = kept(&["/engine/type", "/engine/image"]).map(|old| old.template);
     let images = vendors
         .iter()
         .filter_map(|&vendor| {
-            let old = kept(&["/engine/type", "/engine/image"]).map(|old| old.template);
-            let old = old.filter(|old| old.vendor == vendor && old.engine.type_ == engine);
+            let old = image_kept.filter(|old| old.vendor == vendor && old.engine.type_ == engine);
             let image = image(spec, defaults, engine, vendor);
             Some((vendor, old.map(|old| old.engine.image.clone()).or(image)?))
         })
         .collect::<BTreeMap<_, _>>();
-    let image_kept = kept(&["/engine/type", "/engine/image"]).map(|old| &old.template.engine);
-    let stated = image_kept.map_or(Stated::ByImage, |old| Stated::Before(old.version));
+    let stated = image_kept.map_or(Stated::ByImage, |old| Stated::Before(old.engine.version));
     let custom = (engine == EngineType::Custom).then(|| custom(&asked)).transpose()?;
     let contexts = contexts(
         spec,
@@ -242,246 +181,6 @@ pub fn resolve_with(
     Ok(wish)
 }
 
-impl Wish {
-    /// The facts about the model.
-    pub fn facts(&self) -> &ModelFacts {
-        &self.facts
-    }
-
-    /// How its weights are stored.
-    pub fn quantization(&self) -> Quantization {
-        self.facts.quantization
-    }
-
-    /// The engine.
-    pub fn engine(&self) -> EngineType {
-        self.engine
-    }
-
-    /// Requests of full context that it holds at least.
-    pub fn max_concurrency(&self) -> u32 {
-        self.workload.max_concurrency
-    }
-
-    /// Every way in which the estimate or an amount can be wrong, found before anything is planned.
-    fn check(&self) -> Result<(), Problem> {
-        let (Some(&context), Some(&gpus), Some(&vendor)) =
-            (self.contexts.first(), self.degrees.first(), self.vendors.first())
-        else {
-            return Ok(());
-        };
-        self.template(context, gpus, vendor).map(drop)
-    }
-
-    /// The same wish with what engines told of it, looked up by [`notes::subject`].
-    #[must_use]
-    pub fn remembering(mut self, told_of: impl Fn(&Template) -> Vec<Earlier>) -> Self {
-        let Some(&context) = self.contexts.first() else { return self };
-        for &gpus in &self.degrees {
-            for &vendor in &self.vendors {
-                let Ok(template) = self.template(context, gpus, vendor) else { continue };
-                let told = told_of(&notes::subject(&template));
-                if !told.is_empty() {
-                    self.earlier.insert((gpus, vendor), told);
-                }
-            }
-        }
-        self
-    }
-
-    /// The template for a choice of context, GPU count and vendor.
-    pub fn template(&self, context: u32, gpus: u32, vendor: Vendor) -> Result<Template, Problem> {
-        let spec = &self.spec;
-        let asked = spec.engine.clone().unwrap_or_default();
-        let mut estimate = self.estimate(context, gpus, vendor)?;
-        let measured = self.measured(context, gpus, vendor, &mut estimate);
-        let weight_bytes = berth_vram::weights(&self.facts);
-        let image = self.images.get(&vendor).cloned().unwrap_or_default();
-        let server = EngineTemplate {
-            type_: self.engine,
-            version: match self.stated {
-                Stated::ByImage => engine::version(self.engine, &image),
-                Stated::Before(version) => version,
-            },
-            image,
-            image_pull_policy: asked.image_pull_policy,
-            args: asked.args,
-            env: asked.env,
-            kv_cache_dtype: asked.kv_cache_dtype.unwrap_or(KvCacheDtype::Auto),
-            max_num_seqs: self.workload.max_num_seqs,
-            max_num_batched_tokens: self.workload.max_num_batched_tokens,
-            custom: self.custom.clone(),
-        };
-        let kept = self.kept.as_ref().filter(|kept| kept.gpus == gpus);
-        let resources = match kept {
-            Some(kept) => kept.resources,
-            None => self.resources(&server, weight_bytes, gpus)?,
-        };
-        let startup_timeout_seconds = match (&asked.startup_timeout, kept) {
-            (Some(period), _) => period.seconds().unwrap_or(600),
-            (None, Some(kept)) => kept.startup_timeout_seconds,
-            (None, None) => startup_timeout(weight_bytes, &self.source),
-        };
-        let pod = spec.pod_template.clone().unwrap_or_default();
-        Ok(Template {
-            source: self.source.clone(),
-            source_secret: spec.model.secret_ref.as_ref().map(|secret| secret.name.clone()),
-            served_name: self.model.name.clone(),
-            trust_remote_code: spec.model.trust_remote_code,
-            engine: server,
-            vendor,
-            products: spec.gpu.as_ref().map(|gpu| gpu.products.clone()).unwrap_or_default(),
-            gpus,
-            // Servers of GGUF files deal layers out instead.
-            tensor: if matches!(self.facts.quantization, Quantization::Gguf(_)) { 1 } else { gpus },
-            context_length: context,
-            max_concurrency: self.workload.max_concurrency,
-            weight_bytes,
-            estimate,
-            measured,
-            resources,
-            startup_timeout_seconds,
-            shutdown_grace_seconds: asked
-                .shutdown_grace
-                .and_then(|period| period.seconds())
-                .unwrap_or(SHUTDOWN_GRACE_SECONDS),
-            node_selector: spec.placement.node_selector.clone(),
-            tolerations: spec.placement.tolerations.clone(),
-            priority_class: priority_class(spec).to_owned(),
-            runtime_class: spec
-                .runtime_class_name
-                .clone()
-                .or_else(|| self.runtime_classes.get(&vendor).cloned()),
-            image_pull_secrets: spec.image_pull_secrets.iter().map(|s| s.name.clone()).collect(),
-            pod_labels: pod.labels,
-            pod_annotations: pod.annotations,
-        })
-    }
-
-    /// Whether the serving revision is what this wish would come to, choices of its own kept.
-    pub fn comes_to(&self, serving: &Template) -> bool {
-        let candidate = self.template(serving.context_length, serving.gpus, serving.vendor);
-        let offers = self.contexts.contains(&serving.context_length)
-            && self.degrees.contains(&serving.gpus)
-            && self.vendors.contains(&serving.vendor);
-        offers
-            && candidate.is_ok_and(|candidate| {
-                let (estimate, measured) = (serving.estimate.clone(), serving.measured.clone());
-                // The same files weigh the same, whoever counted.
-                let same = candidate.source == serving.source;
-                let weight_bytes = if same { serving.weight_bytes } else { candidate.weight_bytes };
-                Template { estimate, measured, weight_bytes, ..candidate } == *serving
-            })
-    }
-
-    fn workload(&self, context: u32, sequences: u32, vendor: Vendor) -> Workload {
-        Workload {
-            context_length: context,
-            max_concurrency: sequences,
-            vendor: facts::vendor(vendor),
-            version: self.version(vendor),
-            ..self.workload.clone()
-        }
-    }
-
-    fn estimate(&self, context: u32, gpus: u32, vendor: Vendor) -> Result<Estimate, Problem> {
-        let workload = self.workload(context, self.workload.max_concurrency, vendor);
-        let found = estimate(&self.facts, &workload, Parallelism::tensor(gpus))?;
-        let asked = self.spec.gpu.as_ref().and_then(|gpu| gpu.memory.as_ref());
-        let estimate = frozen(&found, self.basis(&found.basis, vendor));
-        let Some(amount) = asked else { return Ok(estimate) };
-        let total = amount.0.parse::<Bytes>().map_err(|error| Problem::InvalidAmount {
-            field: "spec.gpu.memory".to_owned(),
-            problem: error.to_string(),
-        })?;
-        Ok(Estimate { total, basis: "spec.gpu.memory".to_owned(), ..estimate })
-    }
-
-    /// The estimates for products that an engine told of. What was told and cannot be is said on the
-    /// estimate for the others. The user's own figure stands above all of it.
-    fn measured(
-        &self,
-        context: u32,
-        gpus: u32,
-        vendor: Vendor,
-        estimate: &mut Estimate,
-    ) -> BTreeMap<String, Estimate> {
-        if self.spec.gpu.as_ref().is_some_and(|gpu| gpu.memory.is_some()) {
-            return BTreeMap::new();
-        }
-        let now = self.workload(context, self.workload.max_concurrency, vendor);
-        let mut measured = BTreeMap::new();
-        for earlier in self.earlier.get(&(gpus, vendor)).into_iter().flatten() {
-            let then = self.workload(earlier.context_length, earlier.max_concurrency, vendor);
-            let split = Parallelism::tensor(gpus);
-            match berth_vram::measured(&self.facts, (&now, &then), split, &earlier.told) {
-                Ok(found) => {
-                    let found = frozen(&found, earlier.basis());
-                    // What only raises an estimate may leave it as it is.
-                    if found.total != estimate.total || earlier.told.trust == Trust::Replaces {
-                        measured.insert(earlier.product.clone(), found);
-                    }
-                }
-                Err(error) => {
-                    let said = format!("; pod {} was not believed: {error}", earlier.pod);
-                    estimate.basis.push_str(&said);
-                }
-            }
-        }
-        measured
-    }
-
-    /// The version that memory is counted for.
-    fn version(&self, vendor: Vendor) -> Option<Version> {
-        match self.stated {
-            Stated::Before(Some(version)) => Some(version),
-            _ => engine::version(self.engine, self.images.get(&vendor)?),
-        }
-    }
-
-    /// What an estimate rests on, and whether it had to guess the engine's version.
-    fn basis(&self, basis: &Basis, vendor: Vendor) -> String {
-        let image = self.images.get(&vendor).map(String::as_str).unwrap_or_default();
-        match (self.version(vendor), engine::stated_version(self.engine, image)) {
-            (Some(version), None) => {
-                format!("{basis}; the image's tag states no version, taken for {version}")
-            }
-            _ => basis.to_string(),
-        }
-    }
-
-    fn resources(
-        &self,
-        server: &EngineTemplate,
-        weight_bytes: Bytes,
-        gpus: u32,
-    ) -> Result<Resources, Problem> {
-        let asked = self.spec.resources.as_ref();
-        resources(asked, server, &self.source, weight_bytes, gpus).map_err(|error| {
-            Problem::InvalidAmount {
-                field: format!("spec.resources.{}", error.field),
-                problem: error.message,
-            }
-        })
-    }
-}
-
-/// An estimate as a template keeps it.
-fn frozen(estimate: &berth_vram::Estimate, basis: String) -> Estimate {
-    let parts = estimate.per_gpu;
-    Estimate {
-        weights: parts.weights,
-        kv_cache: parts.kv_cache,
-        activation: parts.activation,
-        non_torch: parts.non_torch,
-        graphs: parts.graphs,
-        margin: parts.margin,
-        total: parts.total(),
-        kv_bytes_per_token: estimate.kv_bytes_per_token,
-        basis,
-    }
-}
-
 /// The commit that Berth chose for a branch or a tag.
 pub fn pinned(source: &ModelSource, spec: &LLMDeploymentSpec) -> Option<String> {
     let ModelSource::Hub { revision, .. } = source else { return None };
@@ -492,6 +191,12 @@ pub fn pinned(source: &ModelSource, spec: &LLMDeploymentSpec) -> Option<String> 
 /// The priority class of a spec's pods.
 pub fn priority_class(spec: &LLMDeploymentSpec) -> &str {
     spec.priority_class_name.as_deref().unwrap_or(DEFAULT_PRIORITY_CLASS)
+}
+
+/// The engine of a spec.
+fn engine_of(spec: &LLMDeploymentSpec) -> EngineType {
+    let asked = spec.engine.as_ref().and_then(|engine| engine.type_);
+    asked.unwrap_or_else(|| engine::default_engine(&spec.model.uri, spec.model.files.as_deref()))
 }
 
 /// Vendors to try: the one asked for, or the one that serves, or all.
@@ -533,7 +238,7 @@ fn custom(asked: &Engine) -> Result<CustomServer, Problem> {
         command: asked.command.clone(),
         port: asked.port.and_then(|port| u16::try_from(port).ok()).unwrap_or(engine::PORT),
         health_path: asked.health_path.clone().unwrap_or_else(|| "/health".to_owned()),
-        user: asked.run_as_user.unwrap_or(engine::CUSTOM_USER),
+        user: asked.run_as_user.unwrap_or(engine::USER),
         directories: asked
             .writable_directories
             .iter()

@@ -9,10 +9,7 @@ use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::{Resource, ResourceExt};
 use serde_json::Value;
 
-use super::{
-    problem::Problem,
-    resolve::{Serving, Wish},
-};
+use super::{problem::Problem, resolve::Serving, wish::Wish};
 use crate::{
     cache::shelves::cache_key,
     measured::notes::{self, Notes},

@@ -9,7 +9,10 @@ use berth_operator::{
     reconcile::{intend::Need, resolve::Defaults},
     world::pod::{Learnt, Progress, Replica},
 };
-use berth_planner::{DeploymentId, Fleet, Gpus, Node, NodeName, PodKey, Resources, Vendor};
+use berth_planner::{
+    DeploymentId, Fleet, Gpus, Node, NodeName, Occupant, OccupantId, Owner, PodKey, Resources,
+    Vendor,
+};
 use berth_render::{Site, vendor::GpuResources};
 use berth_units::{Bytes, MilliCpu};
 use serde_json::{Value, json};
@@ -76,6 +79,20 @@ pub fn fleet(nodes: impl IntoIterator<Item = Node>) -> Fleet {
     let mut fleet = Fleet::new();
     nodes.into_iter().for_each(|node| fleet.upsert_node(node));
     fleet
+}
+
+/// Has somebody hold GPUs of a node.
+pub fn occupy(fleet: &mut Fleet, node: &str, gpus: u32, owner: Owner) {
+    let uid = format!("uid-{node}-{gpus}");
+    fleet.upsert_occupant(Occupant {
+        id: OccupantId::from(uid.as_str()),
+        pod: PodKey::new("other", uid.as_str()),
+        node: NodeName::from(node),
+        gpus,
+        resources: Resources::default(),
+        cache: None,
+        owner,
+    });
 }
 
 /// A replica of [`deployment`] that answers: the first attempt, on one H100 of `gpu-1`.

@@ -6,17 +6,13 @@ use berth_crds::llm_deployment::{KvCacheDtype, Vendor};
 use berth_units::Bytes;
 use berth_vram::MemoryFraction;
 
-use super::{Directory, Engine, Format, HOME, Metrics, PORT, Reserved, Startup, TMP, directory};
+use super::{
+    Directory, Engine, Format, HOME, Metrics, PORT, Reserved, Startup, TMP, USER, directory,
+    grace_first, python,
+};
 use crate::{Claim, EngineTemplate, ModelSource, Template, source::Location};
 
 pub(super) struct Custom;
-
-/// The user where the spec names none: the same as for the other engines, so that a volume can
-/// serve them all.
-pub const USER: i64 = 2000;
-
-/// Seconds until the endpoints of the Service are without a deleted pod on every node.
-const PROPAGATION: u32 = 10;
 
 /// Seconds that a server has to end after its signal. What it does then is not known.
 const TEARDOWN: u32 = 30;
@@ -62,35 +58,13 @@ impl Engine for Custom {
     }
 
     fn env(&self) -> Vec<(&'static str, String)> {
-        vec![
-            ("HOME", HOME.to_owned()),
-            ("USER", "berth".to_owned()),
-            ("LOGNAME", "berth".to_owned()),
-            ("XDG_CACHE_HOME", format!("{HOME}/.cache")),
-            ("XDG_CONFIG_HOME", format!("{HOME}/.config")),
-            ("HF_HOME", format!("{HOME}/.cache/huggingface")),
-            ("TRITON_CACHE_DIR", format!("{HOME}/.cache/triton")),
-            ("DO_NOT_TRACK", "1".to_owned()),
-            ("HF_HUB_DISABLE_TELEMETRY", "1".to_owned()),
-            ("HF_HUB_OFFLINE", "1".to_owned()),
-            ("TRANSFORMERS_OFFLINE", "1".to_owned()),
-        ]
+        let kernels = vec![("TRITON_CACHE_DIR", python::cache("/triton"))];
+        [python::user(), kernels, python::quiet()].concat()
     }
 
-    fn overridable(&self) -> &'static [&'static str] {
-        &[
-            "HOME",
-            "USER",
-            "LOGNAME",
-            "XDG_CACHE_HOME",
-            "XDG_CONFIG_HOME",
-            "HF_HOME",
-            "TRITON_CACHE_DIR",
-            "DO_NOT_TRACK",
-            "HF_HUB_DISABLE_TELEMETRY",
-            "HF_HUB_OFFLINE",
-            "TRANSFORMERS_OFFLINE",
-        ]
+    /// All of it: nobody knows what the server needs.
+    fn overridable(&self) -> Vec<&'static str> {
+        self.env().into_iter().map(|(name, _)| name).collect()
     }
 
     fn handed_over(&self, template: &Template, claim: &Claim) -> Vec<(&'static str, String)> {
@@ -159,7 +133,7 @@ impl Engine for Custom {
     /// A signal may end the server at once, with whatever it is doing. So the grace is spent before
     /// it, while the server goes on without new requests.
     fn pre_stop_seconds(&self, shutdown_grace: u32) -> u32 {
-        if shutdown_grace == 0 { 0 } else { shutdown_grace.max(PROPAGATION) }
+        grace_first(shutdown_grace)
     }
 
     fn stop_seconds(&self, _: u32) -> u32 {

@@ -4,8 +4,8 @@ use berth_crds::llm_deployment::{KvCacheDtype, Vendor};
 use berth_units::Bytes;
 
 use super::{
-    Directory, Engine, Format, HOME, Metrics, PORT, Reserved, Startup, TMP, directory, log,
-    metrics, pair, words,
+    Directory, Engine, Format, HOME, Metrics, PORT, Reserved, Startup, TMP, USER, directory,
+    grace_first, log, metrics, pair, words,
 };
 use crate::{
     Claim, EngineTemplate, ModelSource, Template,
@@ -13,9 +13,6 @@ use crate::{
 };
 
 pub(super) struct LlamaCpp;
-
-/// Seconds until the endpoints of the Service are without a deleted pod on every node.
-const PROPAGATION: u32 = 10;
 
 /// Seconds that the server takes to end: it may sit in a large batch.
 const TEARDOWN: u32 = 15;
@@ -86,14 +83,14 @@ impl Engine for LlamaCpp {
         ]
     }
 
-    fn overridable(&self) -> &'static [&'static str] {
-        &[]
+    fn overridable(&self) -> Vec<&'static str> {
+        Vec::new()
     }
 
     /// Any user will do: the image has none of its own (it runs as root), and its files can be
-    /// read by all. The same number as for vLLM, so that a volume can serve both.
+    /// read by all.
     fn user(&self, _: &EngineTemplate) -> i64 {
-        2000
+        USER
     }
 
     /// The driver's cache of compiled kernels.
@@ -112,8 +109,7 @@ impl Engine for LlamaCpp {
     /// A signal ends the server at once, with whatever it is doing. So the grace is spent before
     /// the signal, while the server goes on; it gets no new requests by then.
     fn pre_stop_seconds(&self, shutdown_grace: u32) -> u32 {
-        // A grace of 0 says that requests need not be saved.
-        if shutdown_grace == 0 { 0 } else { shutdown_grace.max(PROPAGATION) }
+        grace_first(shutdown_grace)
     }
 
     fn stop_seconds(&self, _: u32) -> u32 {

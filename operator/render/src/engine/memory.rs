@@ -7,7 +7,7 @@
 use berth_units::Bytes;
 use berth_vram::{Engine, Workload, memory_flags};
 
-use super::pair;
+use super::{estimated, pair};
 use crate::{Claim, Template};
 
 /// What revisions told vLLM that were made before fractions followed from claims, and what is told
@@ -16,7 +16,8 @@ const UTILIZATION: &str = "0.95";
 
 /// The arguments. An engine for which the claim is too small by the estimate goes by its own rule:
 /// the user said that it is enough (`gpu.memory`).
-pub(super) fn args(engine: Engine, template: &Template, claim: &Claim) -> Vec<String> {
+pub(super) fn args(template: &Template, claim: &Claim) -> Vec<String> {
+    let engine = estimated(template.engine.type_);
     let mut args = Vec::new();
     let version = template.engine.version.filter(|_| claim.total_per_gpu > Bytes::ZERO);
     if let Some(version) = version {

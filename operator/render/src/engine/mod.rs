@@ -9,6 +9,7 @@ mod llama_cpp;
 pub mod log;
 mod memory;
 pub mod metrics;
+mod python;
 mod refuse;
 mod sglang;
 mod version;
@@ -20,7 +21,6 @@ use berth_crds::llm_deployment::{EngineType, Vendor};
 use berth_units::Bytes;
 use k8s_openapi::api::core::v1::VolumeMount;
 
-pub use custom::USER as CUSTOM_USER;
 pub use log::Startup;
 pub use metrics::Metrics;
 pub use refuse::{refused_argument, refused_environment, refused_reference};
@@ -31,6 +31,14 @@ use crate::{Claim, EngineTemplate, ModelSource, Template};
 /// The port on which engines serve inside their pods, unless the user says another for an engine of
 /// their own.
 pub const PORT: u16 = 8000;
+
+/// The user id that engines run as where neither their image nor the spec wants another: one number,
+/// so that a volume can serve them all.
+pub const USER: i64 = 2000;
+
+/// Seconds until the endpoints of the Service are without a deleted pod on every node: then no new
+/// request comes in.
+const PROPAGATION: u32 = 10;
 
 /// Where the engine's user is at home.
 pub(crate) const HOME: &str = "/home/berth";
@@ -110,7 +118,7 @@ pub trait Engine: Sync {
     fn env(&self) -> Vec<(&'static str, String)>;
 
     /// Names in [`Engine::env`] where the user's value counts.
-    fn overridable(&self) -> &'static [&'static str];
+    fn overridable(&self) -> Vec<&'static str>;
 
     /// What an engine that is given no arguments of Berth's is told in its environment. Nobody else
     /// may set these.
@@ -145,8 +153,12 @@ pub trait Engine: Sync {
     /// What it said of itself while it started, by the beginning of its log.
     fn startup(&self, log: &str) -> Startup;
 
-    /// Seconds that a pod goes on as it is after its deletion, before the engine is told to end.
-    fn pre_stop_seconds(&self, shutdown_grace: u32) -> u32;
+    /// Seconds that a pod goes on as it is after its deletion, before the engine is told to end. By
+    /// itself: for an engine that waits for its requests then. A grace of 0 says that requests need
+    /// not be saved.
+    fn pre_stop_seconds(&self, shutdown_grace: u32) -> u32 {
+        if shutdown_grace == 0 { 0 } else { PROPAGATION }
+    }
 
     /// Seconds that it then has to end.
     fn stop_seconds(&self, shutdown_grace: u32) -> u32;
@@ -207,6 +219,21 @@ pub fn refused_source(engine: EngineType, source: &ModelSource) -> Option<String
 /// Words of our own.
 fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|&word| word.to_owned()).collect()
+}
+
+/// The engine in the estimator's words.
+pub fn estimated(engine: EngineType) -> berth_vram::Engine {
+    match engine {
+        EngineType::VLLM => berth_vram::Engine::Vllm,
+        EngineType::SGLang => berth_vram::Engine::Sglang,
+        EngineType::LlamaCpp => berth_vram::Engine::LlamaCpp,
+        EngineType::Custom => berth_vram::Engine::Custom,
+    }
+}
+
+/// For an engine that drops its requests when it is told to end: the grace is spent before.
+fn grace_first(shutdown_grace: u32) -> u32 {
+    if shutdown_grace == 0 { 0 } else { shutdown_grace.max(PROPAGATION) }
 }
 
 /// `--name value` as two arguments.

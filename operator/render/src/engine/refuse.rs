@@ -100,11 +100,8 @@ pub fn refused_reference(engine: EngineType, words: &[String], env: &[EnvVar]) -
 
 /// The names that only Berth sets.
 fn fixed(engine: &'static dyn Engine) -> impl Iterator<Item = &'static str> {
-    engine
-        .env()
-        .into_iter()
-        .map(|(name, _)| name)
-        .filter(move |name| !engine.overridable().contains(name))
+    let overridable = engine.overridable();
+    engine.env().into_iter().map(|(name, _)| name).filter(move |name| !overridable.contains(name))
 }
 
 /// The name of an argument as its engine publishes it: without a value (`--name=value`), without a

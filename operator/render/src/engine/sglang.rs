@@ -2,22 +2,18 @@
 
 use berth_crds::llm_deployment::{KvCacheDtype, Vendor};
 use berth_units::Bytes;
-use berth_vram::Engine as Vram;
 
 use super::{
-    Directory, Engine, Format, HOME, Metrics, PORT, Reserved, Startup, TMP, directory, log, memory,
-    metrics, pair, words,
+    Directory, Engine, Format, HOME, Metrics, PORT, Reserved, Startup, TMP, USER, directory, log,
+    memory, metrics, pair, python, words,
 };
 use crate::{Claim, EngineTemplate, ModelSource, Template};
 
 pub(super) struct Sglang;
 
-/// Seconds until the endpoints of the Service are without a deleted pod on every node. After the
-/// signal the server still takes requests, and waits for them too.
-const PROPAGATION: u32 = 10;
-
 /// Seconds that the server takes to end once it has no requests: it looks every 5 s whether it was
-/// told to, every 5 s whether a request runs, and gives its schedulers 15 s to let go.
+/// told to, every 5 s whether a request runs, and gives its schedulers 15 s to let go. Until then it
+/// still takes requests, and waits for them too.
 const TEARDOWN: u32 = 30;
 
 impl Engine for Sglang {
@@ -57,7 +53,7 @@ impl Engine for Sglang {
         pair(&mut args, "--host", "0.0.0.0");
         pair(&mut args, "--port", PORT);
         pair(&mut args, "--tensor-parallel-size", template.tensor);
-        args.extend(memory::args(Vram::Sglang, template, claim));
+        args.extend(memory::args(template, claim));
         pair(&mut args, "--context-length", template.context_length);
         pair(&mut args, "--max-running-requests", engine.max_num_seqs);
         // By itself it would follow from the GPU's size, and the reserve with it.
@@ -72,45 +68,20 @@ impl Engine for Sglang {
     }
 
     fn env(&self) -> Vec<(&'static str, String)> {
-        let cache = format!("{HOME}/.cache");
-        vec![
-            ("HOME", HOME.to_owned()),
-            // Python and PyTorch look the user up by name; this id has none in the image.
-            ("USER", "berth".to_owned()),
-            ("LOGNAME", "berth".to_owned()),
-            ("XDG_CACHE_HOME", cache.clone()),
-            ("XDG_CONFIG_HOME", format!("{HOME}/.config")),
-            ("HF_HOME", format!("{cache}/huggingface")),
-            ("SGLANG_CACHE_DIR", format!("{cache}/sglang")),
-            ("TRITON_CACHE_DIR", format!("{cache}/triton")),
-            ("TORCHINDUCTOR_CACHE_DIR", format!("{cache}/torchinductor")),
-            ("FLASHINFER_WORKSPACE_BASE", HOME.to_owned()),
-            ("NUMBA_CACHE_DIR", format!("{cache}/numba")),
-            ("CUDA_CACHE_PATH", format!("{cache}/nv")),
-            // A probe of health would otherwise generate a token, every few seconds, and wait for
-            // it; a server that hangs ends itself (--watchdog-timeout).
-            ("SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION", "false".to_owned()),
-            ("DO_NOT_TRACK", "1".to_owned()),
-            ("HF_HUB_DISABLE_TELEMETRY", "1".to_owned()),
-            ("HF_HUB_OFFLINE", "1".to_owned()),
-            ("TRANSFORMERS_OFFLINE", "1".to_owned()),
-        ]
+        let caches = vec![("SGLANG_CACHE_DIR", python::cache("/sglang"))];
+        // A probe of health would otherwise generate a token, every few seconds, and wait for it; a
+        // server that hangs ends itself (--watchdog-timeout).
+        let probed = vec![("SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION", "false".to_owned())];
+        [python::user(), caches, python::kernels(), probed, python::quiet()].concat()
     }
 
-    fn overridable(&self) -> &'static [&'static str] {
-        &[
-            "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION",
-            "DO_NOT_TRACK",
-            "HF_HUB_DISABLE_TELEMETRY",
-            "HF_HUB_OFFLINE",
-            "TRANSFORMERS_OFFLINE",
-        ]
+    fn overridable(&self) -> Vec<&'static str> {
+        [&["SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION"], &python::QUIET[..]].concat()
     }
 
-    /// The image has no user of its own (it runs as root), and its files can be read by all. The same
-    /// number as for the other engines, so that a volume can serve them all.
+    /// The image has no user of its own (it runs as root), and its files can be read by all.
     fn user(&self, _: &EngineTemplate) -> i64 {
-        2000
+        USER
     }
 
     /// Compiled kernels and graphs, as for vLLM.
@@ -124,11 +95,6 @@ impl Engine for Sglang {
 
     fn startup(&self, log: &str) -> Startup {
         log::sglang::startup(log)
-    }
-
-    fn pre_stop_seconds(&self, shutdown_grace: u32) -> u32 {
-        // A grace of 0 says that requests need not be saved.
-        if shutdown_grace == 0 { 0 } else { PROPAGATION }
     }
 
     /// It ends once no request runs, however long that takes: the pod's grace is what ends it.

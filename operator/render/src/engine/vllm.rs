@@ -2,19 +2,14 @@
 
 use berth_crds::llm_deployment::{KvCacheDtype, Vendor};
 use berth_units::Bytes;
-use berth_vram::Engine as Vram;
 
 use super::{
-    Directory, Engine, Format, HOME, Metrics, PORT, Reserved, Startup, TMP, directory, log, memory,
-    metrics, pair, words,
+    Directory, Engine, Format, HOME, Metrics, PORT, Reserved, Startup, TMP, USER, directory, log,
+    memory, metrics, pair, python, words,
 };
 use crate::{Claim, EngineTemplate, ModelSource, Template};
 
 pub(super) struct Vllm;
-
-/// Seconds between a pod's deletion and the signal to its engine: by then the endpoints of the
-/// Service are without it on every node, and no new request comes in.
-const PROPAGATION: u32 = 10;
 
 /// Seconds that the engine takes to end once it has no requests.
 const TEARDOWN: u32 = 10;
@@ -55,7 +50,7 @@ impl Engine for Vllm {
         pair(&mut args, "--host", "0.0.0.0");
         pair(&mut args, "--port", PORT);
         pair(&mut args, "--tensor-parallel-size", template.tensor);
-        args.extend(memory::args(Vram::Vllm, template, claim));
+        args.extend(memory::args(template, claim));
         pair(&mut args, "--max-model-len", template.context_length);
         pair(&mut args, "--max-num-seqs", engine.max_num_seqs);
         pair(&mut args, "--max-num-batched-tokens", engine.max_num_batched_tokens);
@@ -68,45 +63,22 @@ impl Engine for Vllm {
     }
 
     fn env(&self) -> Vec<(&'static str, String)> {
-        let cache = format!("{HOME}/.cache");
-        vec![
-            ("HOME", HOME.to_owned()),
-            // Python and PyTorch look the user up by name; an id without an entry in the image's
-            // /etc/passwd has none, and they fail.
-            ("USER", "berth".to_owned()),
-            ("LOGNAME", "berth".to_owned()),
-            ("XDG_CACHE_HOME", cache.clone()),
-            ("XDG_CONFIG_HOME", format!("{HOME}/.config")),
-            ("HF_HOME", format!("{cache}/huggingface")),
-            ("VLLM_CACHE_ROOT", format!("{cache}/vllm")),
+        let caches = vec![
+            ("VLLM_CACHE_ROOT", python::cache("/vllm")),
             ("VLLM_CONFIG_ROOT", format!("{HOME}/.config/vllm")),
-            ("TRITON_CACHE_DIR", format!("{cache}/triton")),
-            ("TORCHINDUCTOR_CACHE_DIR", format!("{cache}/torchinductor")),
-            ("FLASHINFER_WORKSPACE_BASE", HOME.to_owned()),
-            ("NUMBA_CACHE_DIR", format!("{cache}/numba")),
-            ("CUDA_CACHE_PATH", format!("{cache}/nv")),
-            ("VLLM_NO_USAGE_STATS", "1".to_owned()),
-            ("DO_NOT_TRACK", "1".to_owned()),
-            ("HF_HUB_DISABLE_TELEMETRY", "1".to_owned()),
-            ("HF_HUB_OFFLINE", "1".to_owned()),
-            ("TRANSFORMERS_OFFLINE", "1".to_owned()),
-        ]
+        ];
+        let silent = vec![("VLLM_NO_USAGE_STATS", "1".to_owned())];
+        [python::user(), caches, python::kernels(), silent, python::quiet()].concat()
     }
 
-    fn overridable(&self) -> &'static [&'static str] {
-        &[
-            "VLLM_NO_USAGE_STATS",
-            "DO_NOT_TRACK",
-            "HF_HUB_DISABLE_TELEMETRY",
-            "HF_HUB_OFFLINE",
-            "TRANSFORMERS_OFFLINE",
-        ]
+    fn overridable(&self) -> Vec<&'static str> {
+        [&["VLLM_NO_USAGE_STATS"], &python::QUIET[..]].concat()
     }
 
     /// The user `vllm` of the CUDA image (2000). The `ROCm` image has no such user and does not need
     /// one: everything that is looked up by it stands in the environment.
     fn user(&self, _: &EngineTemplate) -> i64 {
-        2000
+        USER
     }
 
     /// Compiled graphs and kernels are some hundred MiB a model; on `ROCm`, and for large models,
@@ -121,11 +93,6 @@ impl Engine for Vllm {
 
     fn startup(&self, log: &str) -> Startup {
         log::vllm::startup(log)
-    }
-
-    fn pre_stop_seconds(&self, shutdown_grace: u32) -> u32 {
-        // A grace of 0 says that requests need not be saved.
-        if shutdown_grace == 0 { 0 } else { PROPAGATION }
     }
 
     fn stop_seconds(&self, shutdown_grace: u32) -> u32 {
