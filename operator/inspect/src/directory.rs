@@ -10,12 +10,12 @@ use std::{
 use serde::Deserialize;
 
 use crate::{
-    error::{Cause, InspectError},
+    error::InspectError,
     inspection::Inspection,
     meter::Meter,
     model::{self, Files, Item, Piece, Selection},
     name::{Commit, OWN_FOLDER},
-    remote::gave_up,
+    remote::in_time,
 };
 
 /// The most files that are looked at, and how deep.
@@ -33,12 +33,8 @@ pub async fn inspect(
     selection: Selection<'_>,
     deadline: Duration,
 ) -> Result<Inspection, InspectError> {
-    match tokio::time::timeout(deadline, look(path, within, selection)).await {
-        Ok(done) => done,
-        Err(_) => {
-            Err(gave_up("the model", &path.display().to_string(), 1, Cause::Slow(deadline), None))
-        }
-    }
+    let all = look(path, within, selection);
+    in_time(deadline, "the model", &path.display().to_string(), all).await
 }
 
 async fn look(

@@ -5,14 +5,14 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 
 use crate::{
-    error::{Cause, Failure, InspectError},
+    error::{Failure, InspectError},
     http::{Ask, Http},
     inspection::Inspection,
     listing::Snapshot,
     meter::Meter,
     model::{self, Files, Item, Piece, Selection},
     name::{FileName, Repository, Revision},
-    remote::{Remote, gave_up, pause},
+    remote::{Remote, in_time, pause},
     retry::{Attempts, Policy},
     settings::Settings,
 };
@@ -46,10 +46,7 @@ pub async fn inspect(
     let remote = Remote { http: &hub.http, repository, policy: hub.policy, retried: &|| {} };
     // Boxed, and so known to be good for any thread: callers spawn it.
     let all: BoxFuture<'_, _> = Box::pin(look(&remote, revision, selection));
-    tokio::time::timeout(hub.deadline, all).await.unwrap_or_else(|_| {
-        let (what, cause) = (repository.to_string(), Cause::Slow(hub.deadline));
-        Err(gave_up(&what, &hub.http.host(), 1, cause, None))
-    })
+    in_time(hub.deadline, &repository.to_string(), &hub.http.host(), all).await
 }
 
 async fn look(

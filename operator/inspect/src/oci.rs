@@ -25,14 +25,14 @@ use self::{
     manifest::{Blob, FORMATS, Manifest},
 };
 use crate::{
-    error::{Cause, Failure, InspectError},
+    error::{Failure, InspectError},
     http::{Answer, Ask, Http, Refused},
     inspection::Inspection,
     listing,
     meter::Meter,
     model::{self, Files, Item, Piece, Selection},
     redirects::Redirects,
-    remote::{as_it_is, gave_up, pause},
+    remote::{as_it_is, in_time, pause},
     retry::{Attempts, Policy},
     settings::{Authorities, Settings, Token},
 };
@@ -67,10 +67,7 @@ pub async fn inspect(
     selection: Selection<'_>,
 ) -> Result<Inspection, InspectError> {
     let all = look(registry, reference, selection);
-    tokio::time::timeout(registry.deadline, all).await.unwrap_or_else(|_| {
-        let cause = Cause::Slow(registry.deadline);
-        Err(gave_up(&reference.to_string(), &reference.registry, 1, cause, None))
-    })
+    in_time(registry.deadline, &reference.to_string(), &reference.registry, all).await
 }
 
 async fn look(

@@ -1,5 +1,7 @@
 //! One repository on a hub: what a revision holds, where a file is, why one was refused.
 
+use std::{future::Future, time::Duration};
+
 use reqwest::{StatusCode, Url, header};
 
 use crate::{
@@ -199,17 +201,28 @@ pub async fn pause(
     };
     let seconds = pause.as_secs_f64();
     tracing::warn!("{what} from {host}: {cause}; next attempt in {seconds:.1} s");
-    tokio::time::sleep(pause.max(std::time::Duration::from_millis(1))).await;
+    tokio::time::sleep(pause.max(Duration::from_millis(1))).await;
     Ok(())
 }
 
+/// Works for as long as the whole of it may take.
+pub(crate) async fn in_time<T>(
+    deadline: Duration,
+    what: &str,
+    host: &str,
+    work: impl Future<Output = Result<T, InspectError>>,
+) -> Result<T, InspectError> {
+    let late = || gave_up(what, host, 1, Cause::Slow(deadline), None);
+    tokio::time::timeout(deadline, work).await.unwrap_or_else(|_| Err(late()))
+}
+
 /// There is no point in another attempt.
-pub fn gave_up(
+fn gave_up(
     what: &str,
     host: &str,
     attempts: u32,
     cause: Cause,
-    retry_after: Option<std::time::Duration>,
+    retry_after: Option<Duration>,
 ) -> InspectError {
     let (what, host) = (what.to_owned(), host.to_owned());
     InspectError::GaveUp { what, host, attempts, cause, retry_after }
